@@ -1,0 +1,187 @@
+//! The closed sets of condition types and reasons, and how a condition list is updated.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use strum::{EnumIter, IntoStaticStr};
+
+/// The conditions of a `ClusterTracing`. `Reconciling` and `Stalled` are abnormal-true: present only while true (kstatus).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, EnumIter)]
+pub enum ConditionType {
+    /// Summary: every selected node carries the requested settings, verified, and the collector takes spans.
+    Ready,
+    /// A change is under way, or is waited for. Present only while true.
+    Reconciling,
+    /// A person is needed: nothing further will happen by itself. Present only while true.
+    Stalled,
+    /// A collector is Ready on each node that sends spans to one.
+    CollectorAvailable,
+    /// Every API server runs with the requested tracing settings.
+    KubeAPIServerTraced,
+    /// Every etcd member runs with the requested tracing settings.
+    EtcdTraced,
+    /// Spans of every instance arrive.
+    SpansFlowing,
+    /// What stands in the manifests lets the next minor version start.
+    UpgradeSafe,
+}
+
+/// Why a condition, an Event, a refusal or a node's outcome is what it is. One closed set, used by all of them.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    IntoStaticStr,
+    EnumIter,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+pub enum Reason {
+    // --- all is as requested
+    /// Every selected node carries the requested settings.
+    AsRequested,
+    /// The component's tracing is switched off, and its manifest carries nothing of ours.
+    Disabled,
+    /// Preview mode: the plan was made and checked, nothing is written.
+    Preview,
+
+    // --- something is under way, or waited for
+    /// Nodes are being changed, one at a time.
+    RollingOut,
+    /// The resource is being deleted, and nodes get their original manifests back, one at a time.
+    Removing,
+    /// A node carries out its grant.
+    WaitingForNode,
+    /// A node's agent has not yet checked the target against its manifests.
+    WaitingForPreflight,
+    /// No agent reports for a control-plane node.
+    WaitingForAgent,
+    /// The collector is not yet Ready on a node.
+    WaitingForCollector,
+    /// A control-plane node is not Ready; a second one is not taken down beside it.
+    NodeNotReady,
+    /// A component does not answer its own probes before a change; nothing is changed beside it.
+    ComponentUnhealthy,
+    /// `rollout.paused` is set.
+    Paused,
+
+    // --- a person is needed
+    /// A manifest has a shape that cannot be edited safely. Nothing was written.
+    UnsupportedManifest,
+    /// The component's version cannot do what is asked. Nothing was written.
+    UnsupportedVersion,
+    /// Tracing is already configured by somebody else. Nothing was written.
+    Conflict,
+    /// No static pod manifest of the component is on the node. Nothing was written.
+    ManifestNotFound,
+    /// Two files in the manifests folder describe the same component. Nothing was written.
+    DuplicateManifest,
+    /// No node carries the control-plane label, or none matches `rollout.nodeSelector`.
+    NoControlPlaneNodes,
+    /// The settings are refused by the agent's own check. Nothing was written.
+    InvalidSettings,
+    /// The node's files could not be read or written before the change; nothing was changed.
+    NodeFilesUnwritable,
+    /// A manifest changed between the check and the write; nothing was written.
+    ManifestChanged,
+    /// The new process ended at once; the node's original manifests are back.
+    NewProcessExited,
+    /// The new processes did not become healthy within `rollout.healthTimeoutSeconds`; the original manifests are back.
+    HealthTimeout,
+    /// The kubelet did not act on the new manifest; the original manifests are back.
+    KubeletNotReacting,
+    /// Going back failed: a person must look at the node now.
+    RollbackFailed,
+
+    // --- proof
+    /// Not measured by this version.
+    NotMeasured,
+}
+
+impl ConditionType {
+    /// The condition's `type`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl Reason {
+    /// The machine-readable code: a condition's or Event's `reason`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A condition's new state, before it is merged into a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCondition {
+    /// Which one.
+    pub condition: ConditionType,
+    /// `Some(true)` True, `Some(false)` False, `None` Unknown.
+    pub status: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// For people: object, cause, next command.
+    pub message: String,
+}
+
+/// Merges `new` into `old`: types that are absent from `new` are removed, and `lastTransitionTime` moves only when the status does.
+pub fn merge_conditions(old: &[Condition], new: &[NewCondition], generation: i64, now: jiff::Timestamp) -> Vec<Condition> {
+    new.iter()
+        .map(|n| {
+            let status = match n.status {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            };
+            let since = old
+                .iter()
+                .find(|o| o.type_ == n.condition.as_str() && o.status == status)
+                .map_or_else(|| Time(now), |o| o.last_transition_time.clone());
+            Condition {
+                type_: n.condition.as_str().to_owned(),
+                status: status.to_owned(),
+                reason: n.reason.as_str().to_owned(),
+                message: n.message.clone(),
+                observed_generation: Some(generation),
+                last_transition_time: since,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(status: Option<bool>) -> Vec<NewCondition> {
+        vec![NewCondition { condition: ConditionType::Ready, status, reason: Reason::RollingOut, message: String::new() }]
+    }
+
+    #[test]
+    fn transition_time_moves_only_with_the_status() {
+        let (t1, t2, t3) = (jiff::Timestamp::constant(1, 0), jiff::Timestamp::constant(2, 0), jiff::Timestamp::constant(3, 0));
+        let first = merge_conditions(&[], &ready(Some(false)), 1, t1);
+        let same = merge_conditions(&first, &ready(Some(false)), 2, t2);
+        assert_eq!((same[0].last_transition_time.0, same[0].observed_generation), (t1, Some(2)));
+        let moved = merge_conditions(&same, &ready(Some(true)), 2, t3);
+        assert_eq!(moved[0].last_transition_time.0, t3);
+    }
+
+    #[test]
+    fn a_condition_that_is_not_given_is_removed() {
+        let old = merge_conditions(&[], &ready(None), 1, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(old[0].status, "Unknown");
+        assert!(merge_conditions(&old, &[], 1, jiff::Timestamp::UNIX_EPOCH).is_empty());
+    }
+}

@@ -1,0 +1,4 @@
+//! ClusterTracing.
+pub mod api;
+pub mod component;
+pub mod manifest;
