@@ -1,4 +1,6 @@
 //! ClusterTracing.
+pub mod agent;
 pub mod api;
 pub mod component;
+pub mod host;
 pub mod manifest;
