@@ -240,8 +240,7 @@ mod tests {
     }
 
     fn mk_file(bytes: &[u8], mode: u32) -> File {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        File { bytes: bytes.to_vec(), permissions: Permissions { mode, uid, gid } }
+        File { bytes: bytes.to_vec(), permissions: Permissions::own(mode) }
     }
 
     #[test]

@@ -52,10 +52,10 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// For files that only we read.
-    pub const PRIVATE: Self = Self { mode: 0o600, uid: 0, gid: 0 };
-    /// For files that a component reads, which may run under its own user.
-    pub const READABLE: Self = Self { mode: 0o644, uid: 0, gid: 0 };
+    /// Of a file that belongs to this process's own user.
+    pub fn own(mode: u32) -> Self {
+        Self { mode, uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
 }
 
 /// A regular file's contents and permissions.
