@@ -128,3 +128,107 @@ fn first_with(can: impl Fn(&Flags) -> bool) -> Version {
     let row = TABLE.iter().find(|row| row.tracing.as_ref().is_ok_and(&can));
     row.expect("the table ends with flags that can do everything").since
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::State;
+    use crate::api::node_tracing::{ComponentSettings, NodeSettings};
+
+    /// What etcd of a version can do.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Can {
+        Nothing,
+        FollowSampledRequests,
+        Sample(&'static str),
+    }
+
+    fn can(version: Version) -> Can {
+        let component = |rate| ComponentSettings { state: State::Enabled, sampling_rate_per_million: rate };
+        let settings = NodeSettings {
+            endpoint: "127.0.0.1:4317".to_owned(),
+            kube_api_server: component(0),
+            etcd: component(0),
+            watch_termination_grace_seconds: 0,
+            health_timeout_seconds: 120,
+        };
+        let at = |rate| flags(&Wanted { version, rate, settings: &settings, node_name: "cp-1" });
+        match (at(0), at(1_000)) {
+            (Err(_), Err(_)) => Can::Nothing,
+            (Ok(_), Err(_)) => Can::FollowSampledRequests,
+            (Ok(_), Ok(flags)) => Can::Sample(flags.sampling_rate.unwrap()),
+            (Err(_), Ok(_)) => unreachable!("more is possible at a higher rate"),
+        }
+    }
+
+    const FOLLOW: Can = Can::FollowSampledRequests;
+    const EXPERIMENTAL_FLAG: Can = Can::Sample("experimental-distributed-tracing-sampling-rate");
+    const STABLE_FLAG: Can = Can::Sample("distributed-tracing-sampling-rate");
+
+    #[test]
+    fn flags_are_named_by_the_version_of_etcd() {
+        for (version, expected) in [
+            ("3.4.37", Can::Nothing),
+            ("3.5.0", Can::Nothing),
+            ("3.5.4", Can::Nothing),
+            ("3.5.5", FOLLOW),
+            ("3.5.10", FOLLOW),
+            ("3.5.11", EXPERIMENTAL_FLAG),
+            ("3.5.99", EXPERIMENTAL_FLAG),
+            ("3.6.0-rc.0", STABLE_FLAG),
+            ("3.6.16", STABLE_FLAG),
+            ("3.7.0", STABLE_FLAG),
+            ("3.7.3", STABLE_FLAG),
+            ("3.8.0", STABLE_FLAG),
+            ("4.0.0", STABLE_FLAG),
+        ] {
+            assert_eq!(can(version.parse().unwrap()), expected, "etcd {version}");
+        }
+    }
+
+    /// The images that kubeadm names by default, by its release.
+    #[rustfmt::skip]
+    #[test]
+    fn every_etcd_that_kubeadm_ships_is_traced_or_refused_with_a_reason() {
+        for (kubernetes, shipped) in [
+            ("1.22", &[("3.5.0-0", Can::Nothing), ("3.5.6-0", FOLLOW)][..]),
+            ("1.23", &[("3.5.1-0", Can::Nothing), ("3.5.5-0", FOLLOW), ("3.5.6-0", FOLLOW)]),
+            ("1.24", &[("3.5.3-0", Can::Nothing), ("3.5.5-0", FOLLOW), ("3.5.6-0", FOLLOW)]),
+            ("1.25", &[("3.5.4-0", Can::Nothing), ("3.5.5-0", FOLLOW), ("3.5.9-0", FOLLOW)]),
+            ("1.26", &[("3.5.6-0", FOLLOW), ("3.5.9-0", FOLLOW), ("3.5.10-0", FOLLOW)]),
+            ("1.27", &[("3.5.7-0", FOLLOW), ("3.5.9-0", FOLLOW), ("3.5.10-0", FOLLOW), ("3.5.12-0", EXPERIMENTAL_FLAG)]),
+            ("1.28", &[("3.5.9-0", FOLLOW), ("3.5.10-0", FOLLOW), ("3.5.12-0", EXPERIMENTAL_FLAG), ("3.5.15-0", EXPERIMENTAL_FLAG)]),
+            ("1.29", &[("3.5.10-0", FOLLOW), ("3.5.12-0", EXPERIMENTAL_FLAG), ("3.5.15-0", EXPERIMENTAL_FLAG), ("3.5.16-0", EXPERIMENTAL_FLAG)]),
+            ("1.30", &[("3.5.12-0", EXPERIMENTAL_FLAG), ("3.5.15-0", EXPERIMENTAL_FLAG)]),
+            ("1.31", &[("3.5.15-0", EXPERIMENTAL_FLAG), ("3.5.24-0", EXPERIMENTAL_FLAG)]),
+            ("1.32", &[("3.5.16-0", EXPERIMENTAL_FLAG), ("3.5.24-0", EXPERIMENTAL_FLAG)]),
+            ("1.33", &[("3.5.21-0", EXPERIMENTAL_FLAG), ("3.5.24-0", EXPERIMENTAL_FLAG)]),
+            ("1.34", &[("3.6.4-0", STABLE_FLAG), ("3.6.5-0", STABLE_FLAG), ("3.6.11-0", STABLE_FLAG)]),
+            ("1.35", &[("3.6.6-0", STABLE_FLAG), ("3.6.11-0", STABLE_FLAG)]),
+            ("1.36", &[("3.6.8-0", STABLE_FLAG), ("3.6.11-0", STABLE_FLAG)]),
+            ("1.37", &[("3.7.0-rc.0-0", STABLE_FLAG), ("3.7.0-0", STABLE_FLAG), ("3.7.1-0", STABLE_FLAG)]),
+        ] {
+            for (tag, expected) in shipped {
+                assert_eq!(&can(tag.parse().unwrap()), expected, "etcd {tag} of Kubernetes {kubernetes}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_in_order_and_ends_with_a_version_that_can_sample() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].since < pair[1].since && pair[0].tracing != pair[1].tracing));
+        assert_eq!(TABLE[0].since, Version::new(0, 0, 0));
+        assert!(TABLE.last().unwrap().tracing.is_ok_and(|flags| flags.sampling_rate.is_some()));
+    }
+
+    #[test]
+    fn every_tracing_flag_of_the_table_is_recognised_when_somebody_else_set_it() {
+        for flags in TABLE.iter().filter_map(|row| row.tracing.ok()) {
+            for flag in [Some(flags.enable), Some(flags.address), Some(flags.instance_id), flags.sampling_rate].into_iter().flatten() {
+                assert!(flag.contains(MARK), "{flag}");
+            }
+        }
+        assert_eq!(flag_of("ETCD_EXPERIMENTAL_ENABLE_DISTRIBUTED_TRACING").as_deref(), Some(EXPERIMENTAL.enable));
+        assert_eq!(flag_of("ETCDCTL_API"), None);
+    }
+}

@@ -174,7 +174,7 @@ struct Located<'a> {
 impl<'a> Located<'a> {
     fn new(component: ComponentName, file: &'a ManifestFile, manifest: Manifest) -> Result<Self, Obstacle> {
         let program = component.as_str();
-        let original = manifest::revert(&file.text, program).map_err(unsupported)?;
+        let original = manifest::revert(&file.text, program).map_err(|error| unsupported(&error))?;
         let original_manifest = parse_own(&original, program)?;
         // What is left once our own additions are out of the way is foreign, whatever the annotation says.
         let foreign = match component {
@@ -238,8 +238,9 @@ impl<'a> Located<'a> {
             return Err(Obstacle {
                 reason: Reason::Conflict,
                 cause: format!("{} is set, not by ClusterTracing, and is not overwritten", self.foreign.join(", ")),
-                remedy: "remove it from the manifest and from kubeadm's configuration (kubectl -n kube-system edit configmap kubeadm-config)"
-                    .to_owned(),
+                remedy:
+                    "remove it from the manifest and from kubeadm's configuration (kubectl -n kube-system edit configmap kubeadm-config)"
+                        .to_owned(),
             });
         }
         let version = version.map_or_else(|| version_of(self.original_manifest.image()), Ok)?;
@@ -255,7 +256,7 @@ impl<'a> Located<'a> {
                 self.component, newest_known.major, newest_known.minor
             ));
         }
-        let after = manifest::apply(&self.original, self.component.as_str(), &addition.edit).map_err(unsupported)?;
+        let after = manifest::apply(&self.original, self.component.as_str(), &addition.edit).map_err(|error| unsupported(&error))?;
         Ok((after, addition))
     }
 }
@@ -267,7 +268,6 @@ fn locate(files: &[ManifestFile]) -> Result<Vec<Located<'_>>, Placed> {
         let mut runs: Option<(&ManifestFile, Manifest)> = None;
         for file in pods(files) {
             match (Manifest::parse(&file.text, component.as_str()), &runs) {
-                (Ok(None), _) => {}
                 (Ok(Some(manifest)), None) => runs = Some((file, manifest)),
                 (Ok(Some(_)), Some((first, _))) => {
                     let obstacle = Obstacle {
@@ -279,8 +279,8 @@ fn locate(files: &[ManifestFile]) -> Result<Vec<Located<'_>>, Placed> {
                     return Err(obstacle.at(component, &format!("{} and {}", first.name, file.name)));
                 }
                 // A file that cannot be read may be anybody's, unless its name says whose it is.
-                (Err(error), _) if is_named_after(file, component) => return Err(unsupported(error).at(component, &file.name)),
-                (Err(_), _) => {}
+                (Err(error), _) if is_named_after(file, component) => return Err(unsupported(&error).at(component, &file.name)),
+                (Ok(None) | Err(_), _) => {}
             }
         }
         let Some((file, manifest)) = runs else { continue };
@@ -322,8 +322,8 @@ fn not_found(files: &[ManifestFile]) -> Obstacle {
 
 /// A manifest that has been recognised as the component's before.
 fn parse_own(text: &str, program: &str) -> Result<Manifest, Obstacle> {
-    let manifest = Manifest::parse(text, program).map_err(unsupported)?;
-    manifest.ok_or_else(|| unsupported(Unsupported::Unproven(format!("no container runs {program} any more"))))
+    let manifest = Manifest::parse(text, program).map_err(|error| unsupported(&error))?;
+    manifest.ok_or_else(|| unsupported(&Unsupported::Unproven(format!("no container runs {program} any more"))))
 }
 
 fn version_of(image: &str) -> Result<Version, Obstacle> {
@@ -336,12 +336,13 @@ fn version_of(image: &str) -> Result<Version, Obstacle> {
     Err(Obstacle { reason: Reason::UnsupportedVersion, cause, remedy })
 }
 
-fn unsupported(error: Unsupported) -> Obstacle {
+fn unsupported(error: &Unsupported) -> Obstacle {
     let remedy = "bring it to the shape that kubeadm writes, and leave the rest as it is".to_owned();
     Obstacle { reason: Reason::UnsupportedManifest, cause: error.to_string(), remedy }
 }
 
 /// What stands in the way of a change, and what to do about it.
+#[derive(Debug)]
 struct Obstacle {
     reason: Reason,
     cause: String,
@@ -367,7 +368,7 @@ impl Obstacle {
             ComponentName::Etcd => "etcd",
         };
         let command = patch(&format!(r#"{{"{field}":{{"state":"Disabled"}}}}"#));
-        self.remedy.push_str(&format!(", or leave {component} untraced: {command}"));
+        self.remedy = format!("{}, or leave {component} untraced: {command}", self.remedy);
         self
     }
 }
