@@ -86,6 +86,8 @@ pub enum Reason {
     InvalidSettings,
     /// The node's files could not be read or written before the change; nothing was changed.
     NodeFilesUnwritable,
+    /// The record of a change that was under way on the node cannot be read. Nothing is done there until a person has looked.
+    JournalDamaged,
     /// A manifest changed between the check and the write; nothing was written.
     ManifestChanged,
     /// The new process ended at once; the node's original manifests are back.
