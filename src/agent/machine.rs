@@ -123,6 +123,8 @@ pub struct RollingBack {
     since: u64,
     /// Whether the kubelet may have seen a new manifest.
     disturbed: bool,
+    /// The swaps that may have been made, and whose old state is waited for.
+    undone: Vec<usize>,
     /// Manifests that somebody else has changed since we did.
     foreign: Vec<String>,
     /// Why the last try to put a manifest back failed.
@@ -341,7 +343,8 @@ impl Flight {
                 if let Some(cause) = self.crash_loop(&state) {
                     return self.roll_back(cause, true, now);
                 }
-                let standing = self.standing(&seen, |swap| &swap.new_argv, |swap, p| swap.old_processes.contains(&p.id));
+                let all = self.swaps.iter().zip(&seen);
+                let standing = standing(all, |swap| &swap.new_argv, |swap, p| swap.old_processes.contains(&p.id));
                 state.streak.count(standing.as_ref().ok(), probed, now);
                 if first_without_old {
                     // so that an agent that is started again does not give a new budget
@@ -405,34 +408,18 @@ impl Flight {
         over.then(|| Cause { reason, message: format!("{problem}, {} s {what}", limit / 1000) })
     }
 
-    /// The one process of each component that should run, or what is missing.
-    fn standing(
-        &self,
-        seen: &[Seen],
-        wanted: impl Fn(&Swap) -> &Vec<String>,
-        unwanted: impl Fn(&Swap, &Process) -> bool,
-    ) -> Result<Vec<ProcessId>, String> {
-        let one = |(swap, seen): (&Swap, &Seen)| {
-            let component = swap.component;
-            if let Some(process) = seen.processes.iter().find(|p| unwanted(swap, p)) {
-                return Err(format!("{component}: process {} of the other manifest still runs", process.id.pid));
-            }
-            let running: Vec<_> = seen.processes.iter().filter(|p| p.argv == *wanted(swap)).map(|p| p.id).collect();
-            let [process] = running[..] else {
-                return Err(format!("{component}: {} processes run with the expected flags instead of one", running.len()));
-            };
-            match seen.silent.as_deref() {
-                None | Some([]) => Ok(process),
-                Some([probe, ..]) => Err(format!("{component}: {} is not answered", describe(probe))),
-            }
-        };
-        self.swaps.iter().zip(seen).map(one).collect()
-    }
-
     fn roll_back(&mut self, cause: Cause, disturbed: bool, now: &Now) -> Option<Effect> {
         let since = now.since_boot;
-        self.phase =
-            Phase::RollingBack(RollingBack { cause, since, disturbed, foreign: Vec::new(), trouble: None, streak: Streak::default() });
+        let undone = (0..self.swaps.len()).filter(|index| self.swaps[*index].touched).collect();
+        self.phase = Phase::RollingBack(RollingBack {
+            cause,
+            since,
+            disturbed,
+            undone,
+            foreign: Vec::new(),
+            trouble: None,
+            streak: Streak::default(),
+        });
         Some(Effect::Save)
     }
 
@@ -460,7 +447,9 @@ impl Flight {
             Event::Looked(_) if self.swaps.iter().any(|s| s.touched) => self.put_back_next(state, now),
             Event::Looked(seen) => {
                 let probed = seen.iter().all(|s| s.silent.is_some());
-                let standing = self.standing(&seen, |swap| &swap.old_argv, |swap, p| p.argv == swap.new_argv && p.argv != swap.old_argv);
+                let undone =
+                    self.swaps.iter().zip(&seen).enumerate().filter(|(index, _)| state.undone.contains(index)).map(|(_, pair)| pair);
+                let standing = standing(undone, |swap| &swap.old_argv, |swap, p| p.argv == swap.new_argv && p.argv != swap.old_argv);
                 state.streak.count(standing.as_ref().ok(), probed, now);
                 match standing {
                     _ if state.streak.green >= ROUNDS => {
@@ -520,6 +509,29 @@ impl Flight {
         self.phase = Phase::Done(outcome(&self.grant, result, reason, message, seconds, now));
         Some(Effect::Save)
     }
+}
+
+/// The one process of each component that should run, or what is missing.
+fn standing<'a>(
+    swaps: impl Iterator<Item = (&'a Swap, &'a Seen)>,
+    wanted: impl Fn(&Swap) -> &Vec<String>,
+    unwanted: impl Fn(&Swap, &Process) -> bool,
+) -> Result<Vec<ProcessId>, String> {
+    let one = |(swap, seen): (&Swap, &Seen)| {
+        let component = swap.component;
+        if let Some(process) = seen.processes.iter().find(|p| unwanted(swap, p)) {
+            return Err(format!("{component}: process {} of the other manifest still runs", process.id.pid));
+        }
+        let running: Vec<_> = seen.processes.iter().filter(|p| p.argv == *wanted(swap)).map(|p| p.id).collect();
+        let [process] = running[..] else {
+            return Err(format!("{component}: {} processes run with the expected flags instead of one", running.len()));
+        };
+        match seen.silent.as_deref() {
+            None | Some([]) => Ok(process),
+            Some([probe, ..]) => Err(format!("{component}: {} is not answered", describe(probe))),
+        }
+    };
+    swaps.map(one).collect()
 }
 
 /// How a grant ended, at `now`.
