@@ -8,12 +8,12 @@ mod api_server;
 use std::path::Path;
 
 use api_server::ApiServer;
-use clustertracing::api::{ClusterTracing, NodeTracing};
+use clustertracing::api::ClusterTracing;
 use http::{Request, StatusCode};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::client::Body;
 use kube::runtime::wait::{await_condition, conditions};
-use kube::{Api, Client, CustomResourceExt};
+use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -72,8 +72,11 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-fn crds() -> [CustomResourceDefinition; 2] {
-    [ClusterTracing::crd(), NodeTracing::crd()]
+/// The definitions as they are shipped.
+fn crds() -> Vec<CustomResourceDefinition> {
+    let crds: Vec<_> = yaml_files("crds").into_iter().map(|(_, crd)| serde_json::from_value(crd).expect("a definition")).collect();
+    assert_eq!(crds.len(), 2, "there are two resources");
+    crds
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn schemas_use_only_what_every_api_server_and_client_understands() {
                 assert!(["int32", "int64", "date-time"].contains(&format), "{path}: format {format}");
             }
             assert_ne!(schema.get("type"), Some(&json!("number")), "{path}: a floating-point number");
-            assert!(!path.contains(".spec") || schema.get("nullable").is_none(), "{path}: nullable, which breaks merge patches");
+            assert!(schema.get("nullable").is_none(), "{path}: nullable, which breaks merge patches");
         });
     }
 }
@@ -196,20 +199,23 @@ async fn defaults_are_visible_in_the_stored_object(client: &Client) {
 
 /// The samples that are `ClusterTracing`s.
 fn samples() -> Vec<(String, Value)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/samples");
+    let samples: Vec<_> = yaml_files("config/samples").into_iter().filter(|(_, object)| object["kind"] == "ClusterTracing").collect();
+    assert!(!samples.is_empty(), "there is no sample");
+    samples
+}
+
+/// Path and contents of each YAML file in a folder of the project.
+fn yaml_files(folder: &str) -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("list {}: {error}", folder.display()));
     let paths = files.map(|file| file.expect("a folder's entry").path());
-    let samples: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
-            let object: Value = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("parse {}: {error}", path.display()));
-            (path.display().to_string(), object)
-        })
-        .filter(|(_, object)| object["kind"] == "ClusterTracing")
-        .collect();
-    assert!(!samples.is_empty(), "{} has no sample", folder.display());
-    samples
+    let yaml = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    yaml.map(|path| {
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+        let value = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("parse {}: {error}", path.display()));
+        (path.display().to_string(), value)
+    })
+    .collect()
 }
 
 /// What the API server said.
