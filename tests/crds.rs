@@ -173,7 +173,13 @@ async fn api_server_enforces_the_schemas(kubernetes: &str, etcd: &str) {
     }
     for case in cases("accepted.yaml") {
         let answer = Answer::of_dry_run(&client, &case.object()).await;
-        assert_eq!((answer.status, answer.warnings.as_slice()), (StatusCode::CREATED, [].as_slice()), "{}: {}", case.case, answer.message());
+        assert_eq!(
+            (answer.status, answer.warnings.as_slice()),
+            (StatusCode::CREATED, [].as_slice()),
+            "{}: {}",
+            case.case,
+            answer.message()
+        );
     }
     for (path, object) in samples() {
         let answer = Answer::of_dry_run(&client, &object).await;
@@ -183,7 +189,8 @@ async fn api_server_enforces_the_schemas(kubernetes: &str, etcd: &str) {
 }
 
 async fn defaults_are_visible_in_the_stored_object(client: &Client) {
-    let stored = Answer::of_dry_run(client, &Case { case: String::new(), merge: json!({}), by: None, says: String::new() }.object()).await.body;
+    let stored =
+        Answer::of_dry_run(client, &Case { case: String::new(), merge: json!({}), by: None, says: String::new() }.object()).await.body;
     let expected = json!({
         "samplingRatePerMillion": 10_000,
         "kubeAPIServer": {"state": "Enabled"},

@@ -9,5 +9,6 @@ pub(crate) mod jaeger;
 pub(crate) mod operator;
 pub(crate) mod process;
 pub(crate) mod step;
+pub(crate) mod traceparent;
 pub(crate) mod wait;
 pub(crate) mod webhook;

@@ -91,6 +91,23 @@ impl Operator {
         .await
     }
 
+    /// Waits until the operator says that all is as requested, whatever it says before that.
+    pub(crate) async fn until_recovered(&self) -> ClusterTracing {
+        until("the ClusterTracing is Ready again", ROLLOUT, async || {
+            let tracing = self.get().await?;
+            match current(&tracing, ConditionType::Ready) {
+                Some(ready) if ready.status == "True" => Ok(tracing),
+                ready => Err(format!("Ready is {ready:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Whether the operator says that all is as requested. When it cannot be asked, it does not say so.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get().await.is_ok_and(|tracing| current(&tracing, ConditionType::Ready).is_some_and(|ready| ready.status == "True"))
+    }
+
     /// Waits until the operator says that it needs a person, for `reason`; gives its message.
     pub(crate) async fn until_stalled(&self, reason: Reason) -> String {
         until("the ClusterTracing is Stalled", API_AWAY, async || {
@@ -108,11 +125,9 @@ impl Operator {
 
     /// Deletes the `ClusterTracing`, and waits until the operator has let it go.
     pub(crate) async fn delete(&self) {
-        until("the ClusterTracing is deleted", API_AWAY, async || {
-            match self.tracings.delete(SINGLETON, &DeleteParams::default()).await {
-                Err(error) if !is_not_found(&error) => Err(error.to_string()),
-                _ => Ok(()),
-            }
+        until("the ClusterTracing is deleted", API_AWAY, async || match self.tracings.delete(SINGLETON, &DeleteParams::default()).await {
+            Err(error) if !is_not_found(&error) => Err(error.to_string()),
+            _ => Ok(()),
         })
         .await;
         until("the ClusterTracing is gone", ROLLOUT, async || match self.tracings.get_opt(SINGLETON).await {
