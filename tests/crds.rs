@@ -23,7 +23,8 @@ const CLUSTERTRACINGS: &str = "/apis/clustertracing.dev/v1alpha1/clustertracings
 /// An object, as a difference to a good one.
 #[derive(Deserialize)]
 struct Case {
-    case: String,
+    #[serde(rename = "case")]
+    name: String,
     merge: Value,
     /// What refuses it; absent for objects that are accepted.
     by: Option<RefusedBy>,
@@ -82,18 +83,18 @@ fn crds() -> Vec<CustomResourceDefinition> {
 #[test]
 fn cel_rules_refuse_what_the_api_server_refuses() {
     for case in cases("refused.yaml").iter().filter(|case| case.by == Some(RefusedBy::Rule)) {
-        let object: ClusterTracing = serde_json::from_value(case.object()).unwrap_or_else(|error| panic!("{}: {error}", case.case));
-        let refusal = object.validate_cel().err().unwrap_or_else(|| panic!("{}: it is accepted", case.case));
-        assert!(refusal.to_string().contains(&case.says), "{}: the refusal is: {refusal}", case.case);
+        let object: ClusterTracing = serde_json::from_value(case.object()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let refusal = object.validate_cel().err().unwrap_or_else(|| panic!("{}: it is accepted", case.name));
+        assert!(refusal.to_string().contains(&case.says), "{}: the refusal is: {refusal}", case.name);
     }
 }
 
 #[test]
 fn cel_rules_accept_what_the_api_server_accepts() {
     for case in cases("accepted.yaml") {
-        let object: ClusterTracing = serde_json::from_value(case.object()).unwrap_or_else(|error| panic!("{}: {error}", case.case));
+        let object: ClusterTracing = serde_json::from_value(case.object()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         if let Err(refusal) = object.validate_cel() {
-            panic!("{}: {refusal}", case.case);
+            panic!("{}: {refusal}", case.name);
         }
     }
 }
@@ -168,8 +169,8 @@ async fn api_server_enforces_the_schemas(kubernetes: &str, etcd: &str) {
 
     for case in cases("refused.yaml") {
         let answer = Answer::of_dry_run(&client, &case.object()).await;
-        assert!(answer.status.is_client_error(), "{}: the answer is {}", case.case, answer.status);
-        assert!(answer.message().contains(&case.says), "{}: the refusal is: {}", case.case, answer.message());
+        assert!(answer.status.is_client_error(), "{}: the answer is {}", case.name, answer.status);
+        assert!(answer.message().contains(&case.says), "{}: the refusal is: {}", case.name, answer.message());
     }
     for case in cases("accepted.yaml") {
         let answer = Answer::of_dry_run(&client, &case.object()).await;
@@ -177,7 +178,7 @@ async fn api_server_enforces_the_schemas(kubernetes: &str, etcd: &str) {
             (answer.status, answer.warnings.as_slice()),
             (StatusCode::CREATED, [].as_slice()),
             "{}: {}",
-            case.case,
+            case.name,
             answer.message()
         );
     }
@@ -190,7 +191,7 @@ async fn api_server_enforces_the_schemas(kubernetes: &str, etcd: &str) {
 
 async fn defaults_are_visible_in_the_stored_object(client: &Client) {
     let stored =
-        Answer::of_dry_run(client, &Case { case: String::new(), merge: json!({}), by: None, says: String::new() }.object()).await.body;
+        Answer::of_dry_run(client, &Case { name: String::new(), merge: json!({}), by: None, says: String::new() }.object()).await.body;
     let expected = json!({
         "samplingRatePerMillion": 10_000,
         "kubeAPIServer": {"state": "Enabled"},

@@ -17,8 +17,8 @@ const TOKEN: &str = "administrator-of-a-test";
 /// The two processes; they end with this value.
 pub(crate) struct ApiServer {
     client: Client,
-    _kube_apiserver: Process,
-    _etcd: Process,
+    kube_apiserver: Process,
+    etcd: Process,
     _folder: tempfile::TempDir,
 }
 
@@ -66,12 +66,7 @@ impl ApiServer {
             ]),
         );
 
-        let mut server = Self {
-            client: client(&format!("https://127.0.0.1:{secure_port}")).await,
-            _kube_apiserver: kube_apiserver,
-            _etcd: etcd,
-            _folder: folder,
-        };
+        let mut server = Self { client: client(&format!("https://127.0.0.1:{secure_port}")).await, kube_apiserver, etcd, _folder: folder };
         server.wait_until_ready().await;
         server
     }
@@ -89,13 +84,13 @@ impl ApiServer {
             if answer.as_deref().is_ok_and(|text| text == "ok") {
                 return;
             }
-            for process in [&mut self._etcd, &mut self._kube_apiserver] {
+            for process in [&mut self.etcd, &mut self.kube_apiserver] {
                 process.assert_running();
             }
             assert!(
                 Instant::now() < deadline,
                 "kube-apiserver is not ready after {START_BUDGET:?}: {answer:?}\n{}",
-                self._kube_apiserver.log_tail()
+                self.kube_apiserver.log_tail()
             );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -115,7 +110,8 @@ impl Process {
         let output = File::create(&log).expect("create a log file");
         let errors = output.try_clone().expect("duplicate a file descriptor");
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
-        let child = child.unwrap_or_else(|error| panic!("start {name} ({:?}): {error}; run make testbed-build", command.get_program()));
+        let child =
+            child.unwrap_or_else(|error| panic!("start {name} ({}): {error}; the testbed builds it", command.get_program().display()));
         Self { name, child, log }
     }
 

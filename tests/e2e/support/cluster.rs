@@ -1,6 +1,5 @@
 //! The testbed's cluster, driven through `tests/testbed/cluster.sh`: from its start to its end, also when a test panics.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -88,13 +87,10 @@ impl Cluster {
     }
 
     fn output(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.command(arguments).output().expect("cluster.sh can be started");
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            return Ok(text);
-        }
-        write!(text, "{}", String::from_utf8_lossy(&output.stderr)).expect("a string can be written to");
-        Err(format!("cluster.sh {}: {}: {}", arguments.join(" "), output.status, text.trim()))
+        let told = |text: &dyn std::fmt::Display| format!("cluster.sh {}: {text}", arguments.join(" "));
+        let output = self.command(arguments).output().map_err(|error| told(&error))?;
+        let [printed, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if output.status.success() { Ok(printed) } else { Err(told(&format!("{}: {printed}{errors}", output.status))) }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -56,7 +56,8 @@ impl Trace {
             let is_root = |span: &Span| span.parent.as_ref().is_none_or(|id| spans.iter().all(|other| other.id != *id));
             for span in spans {
                 if parent.map_or_else(|| is_root(span), |parent| span.parent.as_ref() == Some(&parent.id)) {
-                    *text += &format!("{}{} ({} {})\n", "  ".repeat(depth), span.name, span.service, span.instance);
+                    let indent = "  ".repeat(depth);
+                    text.extend([&indent, &span.name, " (", &span.service, " ", &span.instance, ")\n"]);
                     print(spans, Some(span), depth + 1, text);
                 }
             }
