@@ -35,3 +35,4 @@
 pub mod api;
 pub mod component;
 pub mod manifest;
+pub mod plan;
