@@ -37,3 +37,4 @@ pub mod api;
 pub mod component;
 pub mod host;
 pub mod manifest;
+pub mod plan;
