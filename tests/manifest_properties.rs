@@ -1,6 +1,6 @@
 //! What must hold of the manifest editor for every manifest that people and tools may write, not only for the golden ones.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a property that cannot go on panics")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a property that cannot go on panics")]
 
 use std::fmt::Write as _;
 
@@ -23,6 +23,7 @@ enum Before {
 
 /// One of the ways to write the same kind of pod.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 struct Shape {
     /// Blanks before the dashes of lists, behind the dashes, and from a key to what is below it.
     dash: usize,
@@ -68,10 +69,9 @@ prop_compose! {
 
 impl Shape {
     fn flags(&self) -> Vec<String> {
-        let mut words = match self.two_words {
-            true => vec!["--secure-port".to_owned(), "6443x".to_owned(), "-v=2".to_owned()],
-            false => vec!["--secure-port=6443".to_owned(), "--profiling=false".to_owned()],
-        };
+        let words: &[&str] =
+            if self.two_words { &["--secure-port", "6443x", "-v=2"] } else { &["--secure-port=6443", "--profiling=false"] };
+        let mut words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
         match (self.gates, self.two_words) {
             (Some(gates), true) if !gates.is_empty() => words.extend(["--feature-gates".to_owned(), gates.to_owned()]),
             (Some(gates), _) => words.push(format!("--feature-gates={gates}")),
@@ -348,7 +348,7 @@ proptest! {
 fn a_bomb_is_refused_at_once() {
     let aliases: String = (1..60).fold("a0: &a0 [x]\n".to_owned(), |text, level| {
         let alias = format!("*a{}", level - 1);
-        text + &format!("a{level}: &a{level} [{}]\n", vec![alias.as_str(); 9].join(","))
+        text + &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(","))
     });
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let indented: String = (0..2000).fold(String::new(), |text, level| text + &" ".repeat(level) + "a:\n");
