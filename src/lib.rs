@@ -32,6 +32,9 @@
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.
 
+pub mod agent;
 pub mod api;
 pub mod component;
+pub mod host;
 pub mod manifest;
+pub mod plan;
