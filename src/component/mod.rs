@@ -153,6 +153,13 @@ struct Wanted<'a> {
     node_name: &'a str,
 }
 
+/// A fault of a few releases that is no reason to refuse: it is told.
+struct Fault {
+    from: Version,
+    fixed_in: Version,
+    what: &'static str,
+}
+
 /// What a component's table makes of what is wanted.
 struct Addition {
     edit: Edit,
@@ -245,17 +252,14 @@ impl<'a> Located<'a> {
         }
         let version = version.map_or_else(|| version_of(self.original_manifest.image()), Ok)?;
         let wanted = Wanted { version, rate: of.sampling_rate_per_million, settings, node_name };
-        let (newest_known, addition) = match self.component {
-            ComponentName::KubeApiserver => (kube_apiserver::NEWEST_KNOWN, kube_apiserver::addition(&wanted, &self.original_manifest)),
-            ComponentName::Etcd => (etcd::NEWEST_KNOWN, etcd::addition(&wanted, &self.original_manifest)),
+        let manifest = &self.original_manifest;
+        let (mut addition, newest_known, faults) = match self.component {
+            ComponentName::KubeApiserver => {
+                (kube_apiserver::addition(&wanted, manifest)?, kube_apiserver::NEWEST_KNOWN, kube_apiserver::FAULTS)
+            }
+            ComponentName::Etcd => (etcd::addition(&wanted, manifest)?, etcd::NEWEST_KNOWN, etcd::FAULTS),
         };
-        let mut addition = addition?;
-        if version.is_newer_minor_than(newest_known) {
-            addition.warnings.push(format!(
-                "{} {version} is newer than this release of ClusterTracing knows: it is treated like {}.{}",
-                self.component, newest_known.major, newest_known.minor
-            ));
-        }
+        addition.warnings.extend(about_version(self.component, version, newest_known, faults));
         let after = manifest::apply(&self.original, self.component.as_str(), &addition.edit).map_err(|error| unsupported(&error))?;
         Ok((after, addition))
     }
@@ -326,6 +330,19 @@ fn parse_own(text: &str, program: &str) -> Result<Manifest, Obstacle> {
     manifest.ok_or_else(|| unsupported(&Unsupported::Unproven(format!("no container runs {program} any more"))))
 }
 
+/// What an administrator should know of the version that is traced.
+fn about_version(component: ComponentName, version: Version, newest_known: Version, faults: &[Fault]) -> Vec<String> {
+    let faults = faults.iter().filter(|fault| (fault.from..fault.fixed_in).contains(&version));
+    let mut warnings: Vec<String> =
+        faults.map(|fault| format!("{component} {version} {}: upgrade to {} or later", fault.what, fault.fixed_in)).collect();
+    if version.is_newer_minor_than(newest_known) {
+        let Version { major, minor, .. } = newest_known;
+        warnings
+            .push(format!("{component} {version} is newer than this release of ClusterTracing knows: it is treated like {major}.{minor}"));
+    }
+    warnings
+}
+
 fn version_of(image: &str) -> Result<Version, Obstacle> {
     let cause = match version::tag(image).map(str::parse) {
         Some(Ok(version)) => return Ok(version),
@@ -381,6 +398,9 @@ impl Placed {
         Refusal { reason, component, message: format!("{component}{node}{file}: {cause}; {remedy}") }
     }
 }
+
+/// Where kubeadm keeps what it would otherwise write again at the next upgrade.
+const FROM_KUBEADM: &str = "from kubeadm's configuration (kubectl -n kube-system edit configmap kubeadm-config)";
 
 /// The command that changes the resource's spec.
 fn patch(spec: &str) -> String {
