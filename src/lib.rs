@@ -34,5 +34,7 @@
 
 pub mod api;
 pub mod component;
+pub mod controller;
 pub mod manifest;
 pub mod plan;
+pub mod runtime;
