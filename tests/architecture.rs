@@ -162,7 +162,9 @@ fn no_file_is_longer_than_800_lines() {
 fn programs_are_thin() {
     let thick: Vec<_> = all()
         .into_iter()
-        .filter(|(file, text)| file.starts_with("bin/") && file != "bin/crdgen.rs" && code(text).filter(|(_, l)| !l.trim().is_empty()).count() > 60)
+        .filter(|(file, text)| {
+            file.starts_with("bin/") && file != "bin/crdgen.rs" && code(text).filter(|(_, l)| !l.trim().is_empty()).count() > 60
+        })
         .map(|(file, _)| file)
         .collect();
     assert!(thick.is_empty(), "a program parses its arguments and calls the library: {thick:?}");

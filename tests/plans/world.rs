@@ -10,58 +10,58 @@ use clustertracing::api::{
 use clustertracing::plan::events::{self, NewEvent};
 use clustertracing::plan::observed::{Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::status::{invalid_status, status};
-use clustertracing::plan::validate::{Installation, Validated, validate};
+use clustertracing::plan::validate::{Installation, validate};
 use clustertracing::plan::{CollectorPlan, Plan, plan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// What is really on a node, and how its agent behaves.
-#[derive(Clone, Debug)]
-pub struct Machine {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Machine {
     /// What the manifests carry; `None`: nothing of ours.
-    pub carries: Option<NodeSettings>,
+    pub(crate) carries: Option<NodeSettings>,
     /// The agent does not run.
-    pub silent: bool,
+    pub(crate) silent: bool,
     /// The agent takes a grant and has not ended it.
-    pub slow: bool,
+    pub(crate) slow: bool,
     /// The agent refuses every target that is not "off".
-    pub refuses: Option<Reason>,
+    pub(crate) refuses: Option<Reason>,
     /// The next changes end so.
-    pub fails: Option<(OutcomeResult, Reason)>,
+    pub(crate) fails: Option<(OutcomeResult, Reason)>,
     /// A component that does not answer its probes.
-    pub unhealthy: Option<ComponentName>,
+    pub(crate) unhealthy: Option<ComponentName>,
 }
 
 #[derive(Clone)]
-pub struct World {
-    pub resource: Option<ClusterTracing>,
-    pub nodes: BTreeMap<String, ObservedNode>,
-    pub machines: BTreeMap<String, Machine>,
-    pub node_tracings: BTreeMap<String, ObservedNodeTracing>,
-    pub collector: ObservedCollector,
+pub(crate) struct World {
+    pub(crate) resource: Option<ClusterTracing>,
+    pub(crate) nodes: BTreeMap<String, ObservedNode>,
+    pub(crate) machines: BTreeMap<String, Machine>,
+    pub(crate) node_tracings: BTreeMap<String, ObservedNodeTracing>,
+    pub(crate) collector: ObservedCollector,
     /// Collectors start when they are asked to.
-    pub collectors_start: bool,
-    pub now: Timestamp,
+    pub(crate) collectors_start: bool,
+    pub(crate) now: Timestamp,
     uids: u32,
 }
 
 /// One turn of the controller.
-pub struct Turn {
-    pub plan: Option<Plan>,
-    pub status: ClusterTracingStatus,
-    pub events: Vec<NewEvent>,
-    pub wrote_status: bool,
+pub(crate) struct Turn {
+    pub(crate) plan: Option<Plan>,
+    pub(crate) status: ClusterTracingStatus,
+    pub(crate) events: Vec<NewEvent>,
+    pub(crate) wrote_status: bool,
 }
 
 impl Turn {
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         !self.wrote_status && self.plan.as_ref().is_none_or(Plan::is_idle)
     }
 }
 
 impl World {
-    pub fn new(nodes: &[&str], spec: Value) -> Self {
+    pub(crate) fn new(nodes: &[&str], spec: Value) -> Self {
         let mut resource = ClusterTracing::new(SINGLETON, serde_json::from_value(spec).expect("the case's spec is a ClusterTracingSpec"));
         resource.metadata.generation = Some(1);
         resource.metadata.uid = Some("uid-of-the-resource".into());
@@ -81,28 +81,27 @@ impl World {
         world
     }
 
-    pub fn add_node(&mut self, name: &str) {
+    pub(crate) fn add_node(&mut self, name: &str) {
         self.uids += 1;
         let labels = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
         self.nodes.insert(name.to_owned(), ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels });
-        let machine = Machine { carries: None, silent: false, slow: false, refuses: None, fails: None, unhealthy: None };
-        self.machines.insert(name.to_owned(), machine);
+        self.machines.insert(name.to_owned(), Machine::default());
     }
 
     /// The Node object goes. Its NodeTracing goes later, by garbage collection: see [`World::collect_garbage`].
-    pub fn remove_node(&mut self, name: &str) {
+    pub(crate) fn remove_node(&mut self, name: &str) {
         self.nodes.remove(name);
         self.machines.remove(name);
         self.collector.ready.remove(name);
     }
 
-    pub fn collect_garbage(&mut self) {
+    pub(crate) fn collect_garbage(&mut self) {
         let alive: Vec<_> = self.nodes.values().map(|n| n.uid.clone()).collect();
         self.node_tracings.retain(|_, n| alive.contains(&n.node_uid));
     }
 
     /// Merges `patch` into the spec, as `kubectl patch --type merge` does.
-    pub fn edit(&mut self, patch: &Value) {
+    pub(crate) fn edit(&mut self, patch: &Value) {
         let Some(resource) = &mut self.resource else { return };
         let mut spec = serde_json::to_value(&resource.spec).expect("a spec serializes");
         merge(&mut spec, patch);
@@ -113,7 +112,7 @@ impl World {
         }
     }
 
-    pub fn delete(&mut self) {
+    pub(crate) fn delete(&mut self) {
         let Some(resource) = &mut self.resource else { return };
         if resource.metadata.finalizers.is_none() {
             self.resource = None;
@@ -123,17 +122,12 @@ impl World {
         }
     }
 
-    pub fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         let Some(resource) = &mut self.resource else { return };
         resource.metadata.annotations.get_or_insert_default().insert(api::ANNOTATION_RELEASE.into(), "true".into());
     }
 
-    pub fn validated(&self) -> Option<Validated> {
-        let installation = Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into() };
-        self.resource.as_ref().and_then(|r| validate(r, &installation).ok())
-    }
-
-    pub fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         Observed {
             nodes: self.nodes.clone(),
             node_tracings: self.node_tracings.clone(),
@@ -143,7 +137,7 @@ impl World {
     }
 
     /// The controller looks, plans, writes and tells. `None` when there is no resource.
-    pub fn turn(&mut self) -> Option<Turn> {
+    pub(crate) fn turn(&mut self) -> Option<Turn> {
         let resource = self.resource.clone()?;
         let old = resource.status.clone().unwrap_or_default();
         let observed = self.observed();
@@ -174,7 +168,7 @@ impl World {
     }
 
     /// What the next turn would be; nothing is written.
-    pub fn clone_turn(&self) -> Option<Turn> {
+    pub(crate) fn clone_turn(&self) -> Option<Turn> {
         self.clone().turn()
     }
 
@@ -196,7 +190,7 @@ impl World {
             n.owned_by_node = true;
             n.target = Some(target.target.clone());
             n.generation += 1;
-            n.written = Some(self.now);
+            n.targeted = Some(self.now);
         }
         match &plan.collector {
             CollectorPlan::Keep => {}
@@ -212,7 +206,7 @@ impl World {
         {
             n.grant = Some(grant.grant.clone());
             n.generation += 1;
-            n.written = Some(self.now);
+            n.granted = Some(self.now);
         }
         if plan.finish {
             self.collector = ObservedCollector::default();
@@ -221,12 +215,12 @@ impl World {
         }
     }
 
-    pub fn advance(&mut self, seconds: i64) {
+    pub(crate) fn advance(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
     }
 
     /// Collectors of the wanted revision start on every node.
-    pub fn start_collectors(&mut self) {
+    pub(crate) fn start_collectors(&mut self) {
         let Some(daemon_set) = self.collector.daemon_set.as_ref().filter(|_| self.collectors_start) else { return };
         let annotations = daemon_set.metadata.annotations.clone().unwrap_or_default();
         let revision = annotations.get(clustertracing::plan::collector::ANNOTATION_REVISION).cloned().unwrap_or_default();
@@ -234,7 +228,7 @@ impl World {
     }
 
     /// Every agent that runs reports, and carries out its grant.
-    pub fn agents(&mut self) {
+    pub(crate) fn agents(&mut self) {
         for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
             self.agent(&name);
         }
@@ -274,7 +268,7 @@ impl World {
     }
 
     /// Nodes with a grant and no outcome.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.node_tracings.values().filter(|n| n.in_flight().is_some()).count()
     }
 }
