@@ -7,6 +7,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test components` writes the outputs anew: read the difference before you commit it.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! etcd: flags whose names differ by version, and versions that cannot do what is asked.
 
 use super::version::Version;
-use super::{Addition, Fault, Obstacle, Wanted};
+use super::{Addition, Fault, Obstacle, Wanted, obstacle};
 use crate::api::Reason;
 use crate::manifest::{Edit, Manifest};
 
@@ -122,7 +122,7 @@ fn flags(wanted: &Wanted) -> Result<Flags, Obstacle> {
             format!("etcd {version} has no sampling rate of its own, and {rate} per million are asked for"),
             format!(
                 "upgrade etcd to {first} or later, or trace it under sampled API requests only: {}",
-                super::patch(r#"{"etcd":{"samplingRatePerMillion":0}}"#)
+                obstacle::patch(r#"{"etcd":{"samplingRatePerMillion":0}}"#)
             ),
         ));
     }

@@ -1,7 +1,8 @@
 //! kube-apiserver: a configuration file, the flag that names it, and what keeps a dead collector from holding up a restart.
 
+use super::obstacle::FROM_KUBEADM;
 use super::version::Version;
-use super::{Addition, FROM_KUBEADM, Fault, Obstacle, STATE_DIR, Wanted};
+use super::{Addition, Fault, Obstacle, STATE_DIR, Wanted};
 use crate::api::Reason;
 use crate::api::node_tracing::hex12;
 use crate::manifest::{Edit, FileMount, Manifest};
