@@ -1,4 +1,40 @@
-//! ClusterTracing.
+//! ClusterTracing turns tracing of kube-apiserver and etcd on across a Kubernetes cluster, one node at a time, and takes it back byte for byte.
+//!
+//! One library, thin programs. The arrows say who may import whom; `tests/architecture.rs` keeps them.
+//!
+//! ```text
+//! bin → {controller, agent} → runtime          programs; I/O with the API server
+//!           │           └───→ host             the only module that touches a node's files, processes, ports
+//!           └─→ plan → component → manifest    pure: no client, no runtime, no files, no environment, no clock, no randomness
+//!                 └───────→ api ←──────┘       the resources' types, conditions and reasons, names
+//! ```
+//!
+//! A change, from left to right:
+//!
+//! ```text
+//! ClusterTracing ─observe→ Observed ─plan→ Plan ─apply→ NodeTracing.spec          the controller, again and again
+//! NodeTracing.spec ─component::change→ preflight ─────→ NodeTracing.status        each agent: nothing is written
+//! NodeTracing.spec.grant ─agent::machine→ commit, verify, or go back ─→ status    one agent at a time
+//! ```
+//!
+//! # Where to change what
+//!
+//! | to | change | and its cases |
+//! | --- | --- | --- |
+//! | add an etcd flag, or a version that names one differently | one row of the table in [`component::etcd`] | `tests/manifests/kubeadm/` |
+//! | add a flag, file or variable of kube-apiserver | one row of the table in [`component::kube_apiserver`] | `tests/manifests/kubeadm/` |
+//! | teach the editor a new shape of manifest | [`manifest`] | a folder in `tests/manifests/editor/` |
+//! | add a gate before a grant, or change which node is next | [`plan::rollout`] | `tests/plans/` |
+//! | add a reason | a variant of [`api::Reason`]; `make generate` writes it to `docs/reasons.md` | the test that provokes it |
+//! | add a field of a resource | [`api::clustertracing`], [`plan::validate`]; `make generate` | `tests/crds.rs` |
+//! | change what a node does with a grant | [`agent::machine`] (decides), `agent::effects` (carries out) | `tests/agent.rs` |
+//! | change what the collector does | [`plan::collector`] | `tests/plans.rs` |
+//!
+//! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.
+
+pub mod agent;
 pub mod api;
 pub mod component;
+pub mod host;
 pub mod manifest;
+pub mod plan;

@@ -9,6 +9,31 @@
 //! even when a person or `kubeadm` has changed other parts since.
 //!
 //! Pure: no clock, no file, no network. Called by `crate::component` only.
+//!
+//! | To change | go to |
+//! | --- | --- |
+//! | which YAML is read at all | `tree` |
+//! | which container is the component's, which pods are refused | `pod` |
+//! | how flags are read | `args` |
+//! | what an edit adds, and in which order | `addition` |
+//! | what the annotation says, and how it is undone | `added`, `removal` |
+//! | how new lines look (indentation, quotes, JSON) | `layout`, `scalar`, `splice` |
+//! | what is proved | `proof` |
+
+mod added;
+mod addition;
+mod args;
+mod layout;
+mod pod;
+mod proof;
+mod removal;
+mod scalar;
+mod splice;
+mod tree;
+
+use added::Added;
+use pod::Pod;
+use tree::{Node, shape};
 
 /// What one component gets. All of it is added; nothing that somebody else wrote is changed, but the value of an existing `--feature-gates`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +71,17 @@ pub enum Unsupported {
     Unproven(String),
 }
 
-/// A manifest that has been parsed, with the one container that runs the component.
-#[derive(Clone, Debug)]
+/// What a manifest says of the one container that runs the component.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    // private fields: text, positioned tree, the container
+    pod_name: String,
+    namespace: String,
+    image: String,
+    argv: Vec<String>,
+    flags: Vec<args::Flag>,
+    env_names: Vec<String>,
+    probes: Vec<Probe>,
+    is_ours: bool,
 }
 
 impl Manifest {
@@ -57,42 +89,67 @@ impl Manifest {
     ///
     /// A container runs `program` when the first word of its command (or, without one, of its args) has that base name;
     /// a container that has neither (the image's entrypoint decides) runs it when the container's name is `program`.
+    /// A container of that name that starts something else first, such as a shell, is refused.
     pub fn parse(text: &str, program: &str) -> Result<Option<Self>, Unsupported> {
-        let _ = (text, program);
-        todo!()
+        let root = tree::parse(text)?;
+        let Some(pod) = Pod::find(&root, program)? else { return Ok(None) };
+        let image = pod.container.get("image").and_then(Node::string);
+        let env = pod.container.get(added::ENV).map(Node::items).unwrap_or_default();
+        Ok(Some(Self {
+            pod_name: pod.name()?.to_owned(),
+            namespace: pod.metadata.get("namespace").and_then(Node::string).unwrap_or("default").to_owned(),
+            image: image.ok_or_else(|| shape(pod.container.line, "the container has no image"))?.to_owned(),
+            argv: pod.words.iter().map(|word| word.text.to_owned()).collect(),
+            flags: pod.flags(),
+            env_names: env.iter().filter_map(|item| item.get("name")?.scalar()).map(str::to_owned).collect(),
+            probes: pod.probes()?,
+            is_ours: pod.added().is_some(),
+        }))
     }
-    /// The pod's name, namespace.
+
+    /// The pod's name.
     pub fn pod_name(&self) -> &str {
-        todo!()
+        &self.pod_name
     }
+
+    /// The pod's namespace, `default` where the manifest names none, as the kubelet has it.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The container's image.
     pub fn image(&self) -> &str {
-        todo!()
+        &self.image
     }
-    /// Command and args in one: what the process's argv will be.
+
+    /// Command and args in one: what the process's argv will be, but for `$(NAME)` references, which the kubelet expands.
     pub fn argv(&self) -> Vec<String> {
-        todo!()
+        self.argv.clone()
     }
-    /// The flag's values in order, in whatever form they are written; empty when it is not set.
+
+    /// The flag's values in order, in whatever form they are written, `true` for a flag without a value; empty when it is not set.
     pub fn flag(&self, name: &str) -> Vec<String> {
-        let _ = name;
-        todo!()
+        self.flags.iter().filter(|flag| flag.name == name).map(|flag| flag.value.clone().unwrap_or_else(|| "true".into())).collect()
     }
+
     /// Names of all flags that are set, without dashes.
     pub fn flag_names(&self) -> Vec<String> {
-        todo!()
+        self.flags.iter().map(|flag| flag.name.clone()).collect()
     }
+
     /// Names of the container's environment variables.
     pub fn env_names(&self) -> Vec<String> {
-        todo!()
+        self.env_names.clone()
     }
+
     /// The container's HTTP probes (liveness, readiness), with named ports resolved, host defaulted to 127.0.0.1.
     pub fn probes(&self) -> Vec<Probe> {
-        todo!()
+        self.probes.clone()
     }
+
     /// Whether the pod carries our annotation.
     pub fn is_ours(&self) -> bool {
-        todo!()
+        self.is_ours
     }
 }
 
@@ -109,14 +166,94 @@ pub struct Probe {
     pub path: String,
 }
 
-/// Adds `edit` to a manifest that carries nothing of ours.
+/// Adds `edit` to a manifest that carries nothing of ours, and proves the result.
+///
+/// What the manifest has already (an environment variable of that name, a feature gate set the same way) is left as it is;
+/// when it has everything, the text is given back unchanged, without an annotation.
 pub fn apply(text: &str, program: &str, edit: &Edit) -> Result<String, Unsupported> {
-    let _ = (text, program, edit);
-    todo!()
+    check(edit)?;
+    let root = tree::parse(text)?;
+    let pod = component(&root, program)?;
+    if let Some(annotation) = pod.added() {
+        return Err(shape(annotation.line, format!("the annotation {} says that it is edited already", crate::api::ANNOTATION_ADDED)));
+    }
+    let addition = addition::plan(&pod, edit)?;
+    if addition.added == Added::default() {
+        return Ok(text.to_owned());
+    }
+    let after = addition.write(text, program)?;
+    proof::added(text, &after, pod.index, &addition)?;
+    if revert(&after, program)? != text {
+        return Err(Unsupported::Unproven("taking the edit back does not give the same bytes".into()));
+    }
+    Ok(after)
 }
 
-/// Takes out what [`apply`] added; a text without our annotation is given back as it is.
+/// Takes out what [`apply`] added, and proves that nothing else went; a text without our annotation is given back as it is.
 pub fn revert(text: &str, program: &str) -> Result<String, Unsupported> {
-    let _ = (text, program);
-    todo!()
+    if !text.contains(crate::api::ANNOTATION_ADDED) {
+        return Ok(text.to_owned());
+    }
+    let root = tree::parse(text)?;
+    if root.get("metadata").and_then(|metadata| metadata.get(added::ANNOTATIONS)?.get(crate::api::ANNOTATION_ADDED)).is_none() {
+        return Ok(text.to_owned());
+    }
+    let pod = component(&root, program)?;
+    let Some(annotation) = pod.added() else { return Ok(text.to_owned()) };
+    let note = annotation.scalar().ok_or_else(|| shape(annotation.line, format!("the annotation is {}", annotation.describe())))?;
+    let added = Added::parse(note, annotation.line)?;
+    let before = removal::write(text, program, &added)?;
+    proof::removed(text, &before, pod.index, &added)?;
+    Ok(before)
+}
+
+fn component<'t>(root: &'t Node, program: &str) -> Result<Pod<'t>, Unsupported> {
+    Pod::find(root, program)?.ok_or_else(|| shape(root.line, format!("no container of the pod runs {program}")))
+}
+
+/// One step of an edit: reads what the step before it left.
+fn step<T>(text: &str, program: &str, step: impl FnOnce(&Pod<'_>) -> Result<T, Unsupported>) -> Result<T, Unsupported> {
+    let root = tree::parse(text)?;
+    step(&component(&root, program)?)
+}
+
+/// Edits come from typed settings, so a refusal here is a mistake in a component's table. It is refused all the same:
+/// this is the last place before a process of the control plane is given these words.
+fn check(edit: &Edit) -> Result<(), Unsupported> {
+    let refuse = |what: &str, value: &str, why: &str| Err(Unsupported::Shape(format!("{what} {value:?} {why}")));
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let names = (edit.flags.iter().map(|(name, _)| ("flag", name)))
+        .chain(edit.feature_gates.iter().map(|(name, _)| ("feature gate", name)))
+        .chain(edit.files.iter().map(|file| ("volume", &file.volume)))
+        .chain(edit.env.iter().map(|(name, _)| ("environment variable", name)));
+    let mut seen = std::collections::HashSet::new();
+    for (what, name) in names {
+        if !is_name(name) {
+            return refuse(what, name, "is no name");
+        }
+        if !seen.insert((what, name)) {
+            return refuse(what, name, "is asked for twice");
+        }
+        if what == "flag" && name == args::FEATURE_GATES {
+            return refuse(what, name, "takes feature gates one by one");
+        }
+    }
+    let values = (edit.flags.iter().map(|(_, value)| ("flag value", value)))
+        .chain(edit.files.iter().map(|file| ("path", &file.path)))
+        .chain(edit.env.iter().map(|(_, value)| ("value", value)));
+    for (what, value) in values {
+        if value.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')) {
+            return refuse(what, value, "has a control character");
+        }
+        if value.contains('$') {
+            return refuse(what, value, "has a `$`, which the kubelet may expand");
+        }
+    }
+    match edit.files.iter().find(|file| !file.path.starts_with('/')) {
+        Some(file) => refuse("path", &file.path, "is not absolute"),
+        None => Ok(()),
+    }
 }

@@ -1,0 +1,183 @@
+//! Whether a target can be reached from here, and whether a grant is to be acted on. Pure.
+
+use super::facts::{ComponentFacts, Facts, Knowledge, Trouble};
+use super::machine::{Flight, Phase, Swap, outcome};
+use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, Verdict};
+use crate::api::{Grant, NodeTracing, Reason, Target};
+use crate::component::{Change, STATE_DIR};
+use crate::host::Now;
+
+/// What the check of a target found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Manifests and processes match the target.
+    Unchanged,
+    /// These changes lead to the target.
+    Ready(Vec<Change>),
+    /// The target cannot be reached from here.
+    Refused(Trouble),
+}
+
+/// Checks a target against the node.
+pub fn check(target: &Target, facts: &Facts, knowledge: Knowledge, node_name: &str) -> Checked {
+    if let Some(trouble) = &facts.trouble {
+        return Checked::Refused(trouble.clone());
+    }
+    if target.settings.revision() != target.revision {
+        let message = format!("revision {} does not name its settings; they were not written by the controller", target.revision);
+        return Checked::Refused(Trouble { reason: Reason::InvalidSettings, message });
+    }
+    let changes = match (knowledge.change)(&facts.files(), &target.settings, node_name) {
+        Ok(changes) => changes,
+        Err(refusal) => return Checked::Refused(refusal.into()),
+    };
+    if changes.iter().any(|c| c.before != c.after) {
+        return Checked::Ready(changes.into_iter().filter(|c| c.before != c.after).collect());
+    }
+    let waiting = changes.iter().find(|c| facts.component(c.component).is_none_or(|f| f.process(&c.argv).is_none()));
+    match waiting {
+        None => Checked::Unchanged,
+        Some(change) => Checked::Refused(not_running(change)),
+    }
+}
+
+/// What the node's status says of the check.
+pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
+    let mut preflight = Preflight {
+        revision: target.revision.clone(),
+        verdict: Verdict::Unchanged,
+        changes: Vec::new(),
+        reason: None,
+        message: String::new(),
+    };
+    match checked {
+        Checked::Unchanged => {}
+        Checked::Ready(changes) => {
+            preflight.verdict = Verdict::Ready;
+            preflight.changes = changes.iter().map(|c| c.component).collect();
+        }
+        Checked::Refused(trouble) => {
+            preflight.verdict = Verdict::Refused;
+            preflight.reason = Some(trouble.reason);
+            preflight.message.clone_from(&trouble.message);
+        }
+    }
+    preflight
+}
+
+/// What a grant leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is not for this node, this target, or has been used up.
+    Nothing,
+    /// It ends here, and nothing is written.
+    End(Outcome),
+    /// The change starts.
+    Fly(Box<Flight>),
+}
+
+/// The grant of `object`, if it is to be acted on: for this very node, for the target as it is, and newer than `used`.
+pub fn valid_grant<'a>(object: &'a NodeTracing, node_uid: &str, used: Option<i64>) -> Result<&'a Grant, &'static str> {
+    let grant = object.spec.grant.as_ref().ok_or("there is no grant")?;
+    let target = object.spec.target.as_ref().ok_or("there is no target")?;
+    let reported = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()).map(|o| o.grant);
+    if object.metadata.deletion_timestamp.is_some() {
+        return Err("the object is being deleted");
+    }
+    if object.spec.node_uid != node_uid {
+        return Err("the grant is for an earlier node of this name");
+    }
+    if grant.revision != target.revision {
+        return Err("the grant is for another target");
+    }
+    if used.max(reported).is_some_and(|last| grant.id <= last) {
+        return Err("the grant has been used");
+    }
+    Ok(grant)
+}
+
+/// What a valid grant leads to.
+pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) -> Decision {
+    let end = |result, trouble: Option<Trouble>| {
+        let (reason, message) = trouble.map_or((None, String::new()), |t| (Some(t.reason), t.message));
+        Decision::End(outcome(grant, result, reason, message, 0, &facts.now))
+    };
+    match checked {
+        Checked::Unchanged => end(OutcomeResult::Succeeded, None),
+        Checked::Refused(trouble) => end(OutcomeResult::Refused, Some(trouble.clone())),
+        Checked::Ready(changes) => match changes.iter().map(|change| swap(change, facts)).collect() {
+            Err(trouble) => end(OutcomeResult::Refused, Some(trouble)),
+            Ok(swaps) => Decision::Fly(Box::new(Flight {
+                grant: grant.clone(),
+                boot_id: facts.now.boot_id.clone(),
+                // bounded again here: the API server's rules are not relied on
+                health_timeout: u64::try_from(target.settings.health_timeout_seconds.clamp(10, 3600)).unwrap_or(10) * 1000,
+                swaps,
+                begun: None,
+                phase: Phase::Prepared,
+            })),
+        },
+    }
+}
+
+/// Whether a grant that was valid when the flight began still stands, now that the object was read again.
+pub fn stands(flight: &Flight, target: &Target, object: &NodeTracing, node_uid: &str) -> Result<(), String> {
+    let grant = valid_grant(object, node_uid, None)?;
+    if *grant != flight.grant || object.spec.target.as_ref() != Some(target) {
+        return Err("the grant or its target was changed meanwhile".to_owned());
+    }
+    Ok(())
+}
+
+fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
+    let unhealthy = |what: &str| Trouble {
+        reason: Reason::ComponentUnhealthy,
+        message: format!("{} {what}; nothing was changed. See its log on the node: crictl logs, or /var/log/pods", change.component),
+    };
+    let Some(component) = facts.component(change.component) else { return Err(unhealthy("was not found")) };
+    let Some(manifest) = facts.manifest(&change.file) else { return Err(unhealthy("has no manifest")) };
+    let ComponentFacts { found, green, .. } = component;
+    let Some(process) = component.process(&found.argv) else {
+        return Err(unhealthy("does not run with the flags of its manifest"));
+    };
+    let probes: Vec<_> = change.probes.iter().filter(|p| green.contains(p)).cloned().collect();
+    if probes.is_empty() {
+        return Err(unhealthy("answers none of its own probes"));
+    }
+    Ok(Swap {
+        component: change.component,
+        file: change.file.clone(),
+        permissions: manifest.permissions,
+        before: change.before.clone(),
+        after: change.after.clone(),
+        original: found.tracing != crate::api::node_tracing::TracingFound::Ours,
+        needs: change.needs.iter().map(|(path, contents)| Ok((needed_name(path)?, contents.clone()))).collect::<Result<_, Trouble>>()?,
+        old_argv: found.argv.clone(),
+        new_argv: change.argv.clone(),
+        old_processes: vec![process.id],
+        probes,
+        touched: false,
+    })
+}
+
+/// The name in our folder of a file that a manifest needs. Another folder is never written to, whatever the component table says.
+fn needed_name(path: &str) -> Result<String, Trouble> {
+    let name = path.strip_prefix(STATE_DIR).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.contains('/') && !name.starts_with('.'));
+    name.map(str::to_owned).ok_or_else(|| Trouble {
+        reason: Reason::NodeFilesUnwritable,
+        message: format!("{path} is outside {STATE_DIR}; nothing was changed"),
+    })
+}
+
+fn not_running(change: &Change) -> Trouble {
+    Trouble {
+        reason: Reason::ComponentUnhealthy,
+        message: format!("{} has the target's manifest, but does not (yet) run with its flags: see the kubelet's log", change.component),
+    }
+}
+
+/// An outcome says when: the facts' moment, in whole seconds.
+#[cfg(test)]
+pub(super) fn second(now: &Now) -> jiff::Timestamp {
+    now.wall_time_of(now.since_boot)
+}

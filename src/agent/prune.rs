@@ -1,0 +1,42 @@
+//! Removes files of ours that nothing refers to any more.
+//!
+//! [`garbage`] decides, and decides for keeping: what the manifests do not tell for sure, stays.
+
+use super::facts::Facts;
+use super::journal;
+use crate::api::node_tracing::TracingFound;
+use crate::host::{self, Folder, Host, is_temporary};
+
+/// Names of our files, by folder.
+type Names = Vec<(Folder, String)>;
+
+/// Removes garbage. Only while no flight is in the journal: a flight's files are referred to by nothing but it.
+pub fn prune(host: &impl Host, facts: &Facts) -> Result<(), host::Error> {
+    let mut names = Names::new();
+    for folder in [Folder::Manifests, Folder::State, Folder::Backups] {
+        names.extend(host.list(folder)?.into_iter().filter(|e| e.regular).map(|e| (folder, e.name)));
+    }
+    let had_backups = names.iter().any(|(folder, _)| *folder == Folder::Backups);
+    let garbage = garbage(&names, facts);
+    for (folder, name) in &garbage {
+        tracing::info!(%folder, name, "removing a file that nothing refers to");
+        host.remove(*folder, name)?;
+    }
+    if !had_backups || garbage.iter().any(|(folder, _)| *folder == Folder::Backups) {
+        host.remove_empty(Folder::Backups)?;
+    }
+    Ok(())
+}
+
+/// The files that nothing refers to: temporary ones, tracing files that no manifest names, backups of manifests that carry nothing of ours.
+fn garbage(names: &Names, facts: &Facts) -> Names {
+    let is_garbage = |folder: Folder, name: &str| match folder {
+        _ if is_temporary(name) => true,
+        // with trouble the manifests, or what they say, are not fully known
+        _ if facts.trouble.is_some() => false,
+        Folder::Manifests => false,
+        Folder::State => name != journal::NAME && name.starts_with("tracing-") && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
+        Folder::Backups => !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
+    };
+    names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
+}

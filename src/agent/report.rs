@@ -1,0 +1,74 @@
+//! What the node's status says. Pure: facts and outcome in, [`NodeTracingStatus`] out, the same for the same node.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use strum::IntoEnumIterator;
+
+use super::facts::Facts;
+use crate::api::ComponentName;
+use crate::api::node_tracing::{ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
+
+/// The kernel's boot time moves with every correction of the wall clock; a process' start, computed from it, moves too.
+const SAME_START_SECONDS: i64 = 2;
+
+/// What the agent does and did.
+#[derive(Clone, Debug, Default)]
+pub struct Doing {
+    /// `metadata.generation` of the object that `preflight` answers.
+    pub observed_generation: Option<i64>,
+    /// UID of this node.
+    pub node_uid: Option<String>,
+    /// The check of the target.
+    pub preflight: Option<Preflight>,
+    /// What it is doing.
+    pub step: Step,
+    /// How the last grant ended.
+    pub last_outcome: Option<Outcome>,
+}
+
+/// The status. `reported` is the one that the API server has: times that only jitter are kept from it, so that an idle node writes nothing.
+pub fn status(facts: &Facts, doing: &Doing, reported: Option<&NodeTracingStatus>) -> NodeTracingStatus {
+    let unchanged = doing.preflight.as_ref().filter(|p| p.verdict == Verdict::Unchanged);
+    NodeTracingStatus {
+        observed_generation: doing.observed_generation,
+        node_uid: doing.node_uid.clone(),
+        agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        components: if facts.trouble.is_some() && facts.components.is_empty() {
+            Vec::new() // nothing was seen: to call a component absent would be a guess
+        } else {
+            ComponentName::iter().map(|name| component(name, facts, reported)).collect()
+        },
+        current_revision: unchanged.map(|p| p.revision.clone()),
+        preflight: doing.preflight.clone(),
+        step: doing.step,
+        last_outcome: doing.last_outcome.clone(),
+    }
+}
+
+fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingStatus>) -> ComponentStatus {
+    let Some(component) = facts.component(name) else {
+        return ComponentStatus {
+            name,
+            version: None,
+            manifest: None,
+            manifest_digest: None,
+            tracing: TracingFound::Absent,
+            healthy: false,
+            started_time: None,
+        };
+    };
+    let found = &component.found;
+    let before = reported.and_then(|r| r.components.iter().find(|c| c.name == name)).and_then(|c| c.started_time.clone());
+    let started = component.process(&found.argv).map(|p| facts.now.wall_time_of(p.id.started));
+    ComponentStatus {
+        name,
+        version: found.version.clone(),
+        manifest: Some(found.file.clone()),
+        manifest_digest: facts.manifest(&found.file).map(|m| m.digest.clone()),
+        tracing: found.tracing,
+        healthy: component.healthy(),
+        started_time: started.map(|started| match before {
+            Some(Time(before)) if (before.as_second() - started.as_second()).abs() <= SAME_START_SECONDS => Time(before),
+            _ => Time(started),
+        }),
+    }
+}

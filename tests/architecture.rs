@@ -1,0 +1,171 @@
+//! The layers of `src/lib.rs`, kept: reads the `use` lines and paths of every source file.
+
+use std::path::{Path, PathBuf};
+
+/// What a module may import of this crate, and whether it is pure.
+struct Layer {
+    module: &'static str,
+    may_use: &'static [&'static str],
+    pure: bool,
+}
+
+const LAYERS: &[Layer] = &[
+    Layer { module: "api", may_use: &[], pure: true },
+    Layer { module: "manifest", may_use: &["api"], pure: true },
+    Layer { module: "component", may_use: &["api", "manifest"], pure: true },
+    Layer { module: "plan", may_use: &["api", "component", "manifest"], pure: true },
+    Layer { module: "host", may_use: &["api", "component", "manifest"], pure: false },
+    Layer { module: "runtime", may_use: &["api"], pure: false },
+    Layer { module: "agent", may_use: &["api", "component", "manifest", "host", "runtime"], pure: false },
+    Layer { module: "controller", may_use: &["api", "component", "plan", "runtime"], pure: false },
+];
+
+/// Files of an impure module that decide, and so must be as pure as the pure layers.
+const PURE_FILES: &[&str] = &["agent/machine.rs", "agent/report.rs"];
+
+/// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
+const IMPURE: &[&str] = &[
+    "kube::Client",
+    "kube::Api",
+    "kube::runtime",
+    "kube::api::",
+    "tokio",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "std::process",
+    "rustix",
+    "Instant::now",
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "rand::",
+];
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("src can be listed") {
+        let path = entry.expect("src can be listed").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The file's lines without comments and without its unit tests, numbered.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .map(|(n, line)| (n + 1, line.split("//").next().unwrap_or_default()))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src/")).expect("a source lies in src").to_string_lossy().into_owned()
+}
+
+fn all() -> Vec<(String, String)> {
+    sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")))
+        .iter()
+        .map(|p| (relative(p), std::fs::read_to_string(p).expect("a source can be read")))
+        .collect()
+}
+
+/// Modules of this crate that a line names through `crate::` (nested braces of a `use` are looked through by their first names).
+fn crate_modules(line: &str) -> Vec<&str> {
+    line.match_indices("crate::")
+        .flat_map(|(at, _)| {
+            let rest = &line[at + "crate::".len()..];
+            let names = rest.strip_prefix('{').map_or_else(|| vec![rest], |list| list.split(", ").collect());
+            names.into_iter().map(|n| n.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()).collect::<Vec<_>>()
+        })
+        .filter(|name| LAYERS.iter().any(|l| l.module == *name))
+        .collect()
+}
+
+#[test]
+fn modules_import_only_what_their_layer_may() {
+    let mut broken = Vec::new();
+    for (file, text) in all() {
+        let Some(layer) = LAYERS.iter().find(|l| file.starts_with(&format!("{}/", l.module))) else { continue };
+        for (number, line) in code(&text) {
+            for module in crate_modules(line) {
+                if module != layer.module && !layer.may_use.contains(&module) {
+                    broken.push(format!("{file}:{number}: {} may not import {module}", layer.module));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn deciding_modules_are_pure() {
+    let mut broken = Vec::new();
+    for (file, text) in all() {
+        let pure = LAYERS.iter().any(|l| l.pure && file.starts_with(&format!("{}/", l.module))) || PURE_FILES.contains(&file.as_str());
+        if !pure {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            broken.extend(IMPURE.iter().filter(|word| line.contains(*word)).map(|word| format!("{file}:{number}: {word}")));
+        }
+    }
+    assert!(broken.is_empty(), "a pure module takes values and returns values:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn only_component_knows_flag_names() {
+    let mut broken = Vec::new();
+    for (file, text) in all() {
+        if file.starts_with("component/") {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            for flag in ["distributed-tracing", "tracing-config-file", "shutdown-watch-termination", "APIServerTracing"] {
+                if line.contains(flag) {
+                    broken.push(format!("{file}:{number}: {flag}"));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "flags belong to src/component:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn only_host_touches_files_of_a_node() {
+    let mut broken = Vec::new();
+    for (file, text) in all() {
+        if file.starts_with("host/") || file.starts_with("bin/") {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            if ["std::fs", "tokio::fs", "rustix::fs"].iter().any(|w| line.contains(w)) {
+                broken.push(format!("{file}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "files belong to src/host:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn no_file_is_longer_than_800_lines() {
+    let long: Vec<_> = all().into_iter().filter(|(_, text)| text.lines().count() > 800).map(|(file, _)| file).collect();
+    assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn programs_are_thin() {
+    let thick: Vec<_> = all()
+        .into_iter()
+        .filter(|(file, text)| {
+            file.starts_with("bin/") && file != "bin/crdgen.rs" && code(text).filter(|(_, l)| !l.trim().is_empty()).count() > 60
+        })
+        .map(|(file, _)| file)
+        .collect();
+    assert!(thick.is_empty(), "a program parses its arguments and calls the library: {thick:?}");
+}
