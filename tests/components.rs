@@ -7,8 +7,11 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test components` writes the outputs anew: read the difference before you commit it.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clustertracing::api::node_tracing::{NodeSettings, TracingFound};
 use clustertracing::api::{ComponentName, Reason, State};
@@ -278,6 +281,54 @@ fn a_version_that_is_known_from_elsewhere_wins_over_the_tag() {
     assert_eq!(change(&files, &case.settings, NODE).map_err(|refusal| refusal.reason), Err(Reason::UnsupportedVersion));
     let known = Versions { kube_apiserver: Some(Version::new(1, 36, 3)), ..Versions::default() };
     assert!(change_with_versions(&files, &case.settings, NODE, known).is_ok());
+}
+
+/// The programs that the testbed has built: component, version, path.
+fn built_programs() -> Vec<(ComponentName, Version, PathBuf)> {
+    let cache = std::env::var_os("TESTBED_CACHE").map(PathBuf::from);
+    let bin = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/clustertracing-testbed")).join("bin");
+    let entries = fs::read_dir(&bin).unwrap_or_else(|error| panic!("{}: {error}", bin.display()));
+    let program = |path: PathBuf| {
+        let name = name(&path);
+        let (component, version, path) = match name.split_once('-')? {
+            ("kubernetes", version) => (ComponentName::KubeApiserver, version, path.join("kube-apiserver")),
+            ("etcd", version) => (ComponentName::Etcd, version, path),
+            _ => return None,
+        };
+        Some((component, version.parse().ok()?, path)).filter(|(_, _, path)| path.is_file())
+    };
+    entries.filter_map(|entry| program(entry.unwrap().path())).collect()
+}
+
+/// What no reading of sources can vouch for: each program that is there is given its flags and gates, with `--version`, which makes it
+/// leave after it has understood them.
+#[test]
+#[ignore = "needs the programs that tests/testbed/build.sh makes"]
+fn real_programs_understand_the_new_arguments() {
+    let cases = accepted();
+    let mut understood = Vec::new();
+    for (component, version, program) in built_programs() {
+        let of_the_same_minor = |case: &&Case| {
+            case.folder.parent().unwrap().ends_with("kubeadm")
+                && find(&case.files).unwrap().iter().any(|found| {
+                    let tag: Option<Version> = found.version.as_ref().and_then(|tag| tag.parse().ok());
+                    found.component == component && tag.is_some_and(|tag| (tag.major, tag.minor) == (version.major, version.minor))
+                })
+        };
+        let Some(case) = cases.iter().find(of_the_same_minor) else { continue };
+        let versions = match component {
+            ComponentName::KubeApiserver => Versions { kube_apiserver: Some(version), ..Versions::default() },
+            ComponentName::Etcd => Versions { etcd: Some(version), ..Versions::default() },
+        };
+        let changes = change_with_versions(&case.files, &case.settings, NODE, versions).unwrap();
+        let argv = &of(&changes, component).unwrap().argv;
+        let output = Command::new(&program).args(&argv[1..]).arg("--version").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} refuses {argv:?}: {stderr}", program.display());
+        understood.push(format!("{component} {version}"));
+    }
+    println!("understood by {understood:?}");
+    assert!(understood.len() >= 2, "only {understood:?} were there to ask");
 }
 
 #[test]

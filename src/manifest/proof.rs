@@ -13,6 +13,10 @@ use crate::api::ANNOTATION_ADDED;
 
 /// Proves that `after` is `before` with the addition in the container at `index`, and nothing else.
 pub(super) fn added(before: &str, after: &str, index: usize, addition: &Addition) -> Result<(), Unsupported> {
+    if is_json(before) && !is_json(after) {
+        // The kubelet reads a text that begins with `{` as JSON alone.
+        return Err(Unsupported::Unproven("JSON has become YAML".into()));
+    }
     let (mut expected, after) = (read(before)?, read(after)?);
     add(&mut expected, index, addition).ok_or_else(|| Unsupported::Unproven("the parsers disagree about the manifest".into()))?;
     compare(&expected, &after)
@@ -27,6 +31,10 @@ pub(super) fn removed(before: &str, after: &str, index: usize, added: &Added) ->
 
 fn read(text: &str) -> Result<Value, Unsupported> {
     serde_yaml::from_str(text).map_err(|error| Unsupported::Unproven(format!("a second parser cannot read it: {error}")))
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 fn compare(expected: &Value, found: &Value) -> Result<(), Unsupported> {

@@ -53,8 +53,10 @@ pub struct ObservedNodeTracing {
     pub target: Option<Target>,
     /// `spec.grant`.
     pub grant: Option<Grant>,
-    /// When the controller last wrote the spec, by the API server's clock.
-    pub written: Option<Timestamp>,
+    /// When the target was written, by the API server's clock.
+    pub targeted: Option<Timestamp>,
+    /// When the grant was given, by the API server's clock.
+    pub granted: Option<Timestamp>,
     /// What the agent reports.
     pub status: NodeTracingStatus,
 }
@@ -102,16 +104,18 @@ impl From<&NodeTracing> for ObservedNodeTracing {
             owned_by_node: object.owner_references().iter().any(|o| o.kind == "Node" && o.uid == object.spec.node_uid),
             target: object.spec.target.clone(),
             grant: object.spec.grant.clone(),
-            written: written_by_controller(&object.metadata),
+            targeted: written_by_controller(&object.metadata, "Apply"),
+            granted: written_by_controller(&object.metadata, "Update"),
             status: object.status.clone().unwrap_or_default(),
         }
     }
 }
 
-/// The time of the controller's last change, which the API server keeps for each field manager.
-fn written_by_controller(meta: &ObjectMeta) -> Option<Timestamp> {
+/// The time of the controller's last change, which the API server keeps for each field manager: targets are applied, grants are updates.
+fn written_by_controller(meta: &ObjectMeta, operation: &str) -> Option<Timestamp> {
     let ours = meta.managed_fields.iter().flatten().filter(|m| m.manager.as_deref() == Some(FIELD_MANAGER_CONTROLLER));
-    ours.filter(|m| m.subresource.is_none()).filter_map(|m| m.time.as_ref()).map(|t| t.0).max()
+    let spec = ours.filter(|m| m.subresource.is_none() && m.operation.as_deref() == Some(operation));
+    spec.filter_map(|m| m.time.as_ref()).map(|t| t.0).max()
 }
 
 impl ObservedCollector {

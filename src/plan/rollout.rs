@@ -43,23 +43,23 @@ const GATES: &[Gate] = &[collector_first, nodes_ready, components_healthy, soake
 pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, generation: i64, now: Timestamp) -> Stand {
     let Some(n) = node_tracing else { return Stand::Unanswered { silent: false } };
     if n.in_flight().is_some() {
-        return Stand::InFlight { since: n.written };
+        return Stand::InFlight { since: n.granted };
     }
     // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh.
     if let Some(o) = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded) {
         let fallback = if o.result == OutcomeResult::Failed { Reason::RollbackFailed } else { Reason::RolledBack };
         return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone() };
     }
-    let answered = n.target.as_ref() == Some(target) && n.status.observed_generation >= Some(n.generation);
+    let asked = n.target.as_ref() == Some(target);
+    let answered = asked && n.status.observed_generation >= Some(n.generation);
     let Some(preflight) = n.status.preflight.as_ref().filter(|p| answered && p.revision == target.revision) else {
-        return Stand::Unanswered { silent: n.written.is_some_and(|t| now.duration_since(t) > AGENT_ANSWERS_WITHIN) };
+        return Stand::Unanswered { silent: asked && n.targeted.is_some_and(|t| now.duration_since(t) > AGENT_ANSWERS_WITHIN) };
     };
     let off = [&target.settings.kube_api_server, &target.settings.etcd].iter().all(|c| c.state == State::Disabled);
     match preflight.verdict {
-        Verdict::Refused => Stand::Refused {
-            reason: preflight.reason.unwrap_or(Reason::InvalidSettings),
-            message: preflight.message.clone(),
-        },
+        Verdict::Refused => {
+            Stand::Refused { reason: preflight.reason.unwrap_or(Reason::InvalidSettings), message: preflight.message.clone() }
+        }
         Verdict::Ready => Stand::Pending { changes: preflight.changes.clone() },
         // With nothing of ours in the manifests, how the node's processes do is not ours to wait for.
         Verdict::Unchanged if off => Stand::UpToDate,
