@@ -2,10 +2,9 @@
 
 use super::facts::{ComponentFacts, Facts, Knowledge, Trouble};
 use super::machine::{Flight, Phase, Swap, outcome};
-use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, Verdict};
+use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, TracingFound, Verdict};
 use crate::api::{Grant, NodeTracing, Reason, Target};
 use crate::component::{Change, STATE_DIR};
-use crate::host::Now;
 
 /// What the check of a target found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +67,6 @@ pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
 /// What a grant leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is not for this node, this target, or has been used up.
-    Nothing,
     /// It ends here, and nothing is written.
     End(Outcome),
     /// The change starts.
@@ -150,7 +147,7 @@ fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
         permissions: manifest.permissions,
         before: change.before.clone(),
         after: change.after.clone(),
-        original: found.tracing != crate::api::node_tracing::TracingFound::Ours,
+        original: found.tracing != TracingFound::Ours,
         needs: change.needs.iter().map(|(path, contents)| Ok((needed_name(path)?, contents.clone()))).collect::<Result<_, Trouble>>()?,
         old_argv: found.argv.clone(),
         new_argv: change.argv.clone(),
@@ -174,10 +171,4 @@ fn not_running(change: &Change) -> Trouble {
         reason: Reason::ComponentUnhealthy,
         message: format!("{} has the target's manifest, but does not (yet) run with its flags: see the kubelet's log", change.component),
     }
-}
-
-/// An outcome says when: the facts' moment, in whole seconds.
-#[cfg(test)]
-pub(super) fn second(now: &Now) -> jiff::Timestamp {
-    now.wall_time_of(now.since_boot)
 }

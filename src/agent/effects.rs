@@ -54,11 +54,11 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
         Effect::Confirm => Event::Withdrawn("nobody to ask".to_owned()),
         Effect::Put(index) => {
             let swap = &flight.swaps[*index];
-            put(host, swap, &swap.before, &swap.after).map_or_else(failed, Event::Put)
+            put(host, swap, &swap.before, &swap.after).map_or_else(failed, |put| Event::Put(*index, put))
         }
         Effect::PutBack(index) => {
             let swap = &flight.swaps[*index];
-            put(host, swap, &swap.after, &swap.before).map_or_else(failed, Event::Put)
+            put(host, swap, &swap.after, &swap.before).map_or_else(failed, |put| Event::Put(*index, put))
         }
         Effect::Look { at, probe } => {
             host.sleep_until(*at).await;

@@ -184,8 +184,8 @@ pub enum Event {
     Confirmed,
     /// The grant does not stand, or nobody could say.
     Withdrawn(String),
-    /// What came of putting a manifest in place.
-    Put(Put),
+    /// What came of putting this swap's manifest in place.
+    Put(usize, Put),
     /// What was seen of each swap's component.
     Looked(Vec<Seen>),
     /// The effect failed.
@@ -286,23 +286,20 @@ impl Flight {
 
     fn committing(&mut self, event: Event, now: &Now) -> Option<Effect> {
         match event {
-            Event::Saved | Event::Put(Put::Written | Put::AlreadyThere) => self.put_next(now),
+            Event::Saved | Event::Put(_, Put::Written | Put::AlreadyThere) => self.put_next(now),
             // Stopped before the first rename: as good as never begun, and the grant may have been withdrawn since.
             Event::Resumed(held) if !held.contains(&Held::After) => None,
             Event::Resumed(held) => {
                 self.swaps.iter_mut().zip(held).for_each(|(swap, held)| swap.touched = held == Held::After);
                 self.put_next(now)
             }
-            Event::SaveFailed(message) => self.refuse(Cause { reason: Reason::NodeFilesUnwritable, message }, now),
-            Event::Put(Put::Foreign) => {
-                // the swaps are written in order, so the last touched one is the one that was tried
-                let file = self.swaps.iter_mut().rev().find(|s| s.touched).map_or_else(String::new, |swap| {
-                    swap.touched = false;
-                    swap.file.clone()
-                });
-                let message = format!("{file} was changed between the check and the write");
+            Event::Put(index, Put::Foreign) => {
+                let swap = &mut self.swaps[index];
+                swap.touched = false;
+                let message = format!("{} was changed between the check and the write", swap.file);
                 self.roll_back(Cause { reason: Reason::ManifestChanged, message }, false, now)
             }
+            // With nothing touched this ends as a refusal.
             failure => self.roll_back(unwritable(failure), false, now),
         }
     }
@@ -449,18 +446,18 @@ impl Flight {
                 state.disturbed = true;
                 self.put_back_next(state, now)
             }
-            Event::Put(put) => {
-                if let Some(swap) = self.swaps.iter_mut().rev().find(|s| s.touched) {
-                    swap.touched = false;
-                    if put == Put::Foreign {
-                        state.foreign.push(swap.file.clone());
-                    }
+            Event::Put(index, put) => {
+                let swap = &mut self.swaps[index];
+                swap.touched = false;
+                if put == Put::Foreign {
+                    state.foreign.push(swap.file.clone());
                 }
                 state.disturbed |= put == Put::Written;
                 state.trouble = None;
                 self.put_back_next(state, now)
             }
-            Event::Looked(_) if self.swaps.iter().any(|s| s.touched) && !over => self.put_back_next(state, now),
+            Event::Looked(_) if self.swaps.iter().any(|s| s.touched) && over => self.rollback_failed(&state, "a manifest is not back", now),
+            Event::Looked(_) if self.swaps.iter().any(|s| s.touched) => self.put_back_next(state, now),
             Event::Looked(seen) => {
                 let probed = seen.iter().all(|s| s.silent.is_some());
                 let standing =
@@ -587,3 +584,6 @@ fn unwritable(failure: Event) -> Cause {
 fn describe(probe: &Probe) -> String {
     format!("{}://{}:{}{}", probe.scheme.to_lowercase(), probe.host, probe.port, probe.path)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

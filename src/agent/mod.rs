@@ -189,7 +189,8 @@ impl<H: Host> Agent<H> {
 
     /// The outcome has reached the API server: the journal has done its work.
     pub async fn reported(&mut self, outcome: &Outcome) -> Result<(), host::Error> {
-        if self.unreported.as_ref().and_then(Flight::outcome) == Some(outcome) {
+        // a later one says that this one was known, too
+        if self.unreported.as_ref().and_then(Flight::outcome).is_some_and(|own| own.grant <= outcome.grant) {
             self.unreported = None;
             self.clean_up(true).await?;
         }
@@ -220,7 +221,6 @@ impl<H: Host> Agent<H> {
             }
         };
         match check::decide(grant, target, &checked, &facts) {
-            Decision::Nothing => Ok(facts),
             Decision::End(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "grant ended: {}", outcome.message);
                 self.last = Some((object.metadata.uid.clone(), outcome));
@@ -262,7 +262,8 @@ impl<H: Host> Agent<H> {
             node_uid: node_uid.map(str::to_owned).or_else(|| reported.and_then(|s| s.node_uid.clone())),
             preflight: self.preflight.clone(),
             step,
-            last_outcome: unreported.or(last).or_else(|| reported.and_then(|s| s.last_outcome.as_ref())).cloned(),
+            // of equals the last: what this agent knows is newer than what it reported
+            last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported].into_iter().flatten().max_by_key(|o| o.grant).cloned(),
         };
         report::status(facts, &doing, reported)
     }
@@ -291,7 +292,7 @@ impl<H: Host> Agent<H> {
 }
 
 /// An error with all of its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

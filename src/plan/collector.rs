@@ -232,7 +232,8 @@ fn exporter(dialect: Dialect, index: usize, exporter: &Exporter) -> Value {
         "retry_on_failure": { "enabled": true, "max_elapsed_time": "300s" },
     });
     if !exporter.headers.is_empty() {
-        let headers = exporter.headers.iter().enumerate().map(|(j, h)| (h.name.clone(), format!("${{env:{}}}", header_env(index, j)).into()));
+        let headers =
+            exporter.headers.iter().enumerate().map(|(j, h)| (h.name.clone(), format!("${{env:{}}}", header_env(index, j)).into()));
         config["headers"] = Value::Object(headers.collect());
     }
     config

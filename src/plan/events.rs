@@ -65,7 +65,7 @@ fn nodes_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<
             warning: false,
             reason: Reason::NodeChanged,
             action: "Verify",
-            note: format!("node {} carries its new settings, verified ({} nodes are ready)", n.name, new.nodes_ready.as_deref().unwrap_or("?")),
+            note: format!("node {} is changed and verified ({} nodes are ready)", n.name, new.nodes_ready.as_deref().unwrap_or("?")),
             node: Some(n.name.clone()),
         })
         .collect()

@@ -222,7 +222,7 @@ impl Done {
 }
 
 impl WaitingOn {
-    /// The reason code. `restoring` tells a rollout from a removal.
+    /// The reason code: `goal` tells a rollout from a removal.
     pub fn reason(&self, goal: Goal) -> Reason {
         match self {
             Self::Preflight { .. } => Reason::WaitingForPreflight,
@@ -272,17 +272,18 @@ impl WaitingOn {
                 format!("node {node} carries out its change{since}; follow it: kubectl get nodetracing {node} -w")
             }
             Self::Processes { node } => {
-                format!("node {node}: the manifests match, the running processes do not yet; see: kubectl describe nodetracing {node}")
-            }
-            Self::NodeNotReady { node } => {
                 format!(
-                    "node {node} is not Ready, and no other is changed beside it; see: kubectl describe node {node}{}",
+                    "node {node}: the manifests match, the running processes do not yet; see: kubectl describe nodetracing {node}{}",
                     let_go(v)
                 )
             }
+            Self::NodeNotReady { node } => {
+                format!("node {node} is not Ready, and no other is changed beside it; see: kubectl describe node {node}{}", let_go(v))
+            }
             Self::ComponentUnhealthy { node, component } => format!(
                 "{component} on node {node} does not answer its probes, and nothing is changed beside it; see: kubectl -n kube-system \
-                 logs {component}-{node}"
+                 logs {component}-{node}{}",
+                let_go(v)
             ),
             Self::Soak { node, until } => format!("node {node} is watched until {until} before the next is changed (rollout.soakSeconds)"),
             Self::Paused { next } => format!(
@@ -325,10 +326,7 @@ impl Stalled {
                 "no control-plane node matches rollout.nodeSelector; see: kubectl get nodes --show-labels".to_owned()
             }
             Self::Refused { node, message, .. } => {
-                format!(
-                    "node {node}: {message}; nothing was written on any node; see: kubectl describe nodetracing {node}{}",
-                    let_go(v)
-                )
+                format!("node {node}: {message}; nothing was written on any node; see: kubectl describe nodetracing {node}{}", let_go(v))
             }
             Self::Failed { node, result, message, .. } => {
                 let (ended, next) = match result {

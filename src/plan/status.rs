@@ -48,9 +48,7 @@ pub fn invalid_status(resource: &ClusterTracing, invalid: &Invalid, now: Timesta
     let message = invalid_message(invalid);
     let mut conditions = summary(reason, &message, &Progress::Stalled(stalled));
     let unknown = |condition| NewCondition { condition, status: None, reason, message: message.clone() };
-    conditions.extend(
-        [ConditionType::CollectorAvailable, ConditionType::KubeAPIServerTraced, ConditionType::EtcdTraced].map(unknown),
-    );
+    conditions.extend([ConditionType::CollectorAvailable, ConditionType::KubeAPIServerTraced, ConditionType::EtcdTraced].map(unknown));
     conditions.extend(not_measured());
     ClusterTracingStatus {
         observed_generation: Some(generation),
@@ -78,7 +76,7 @@ fn collector_available(v: &Validated, report: &Report) -> NewCondition {
         (Receiver::External(endpoint), _) if v.traces_anything() => {
             (None, Reason::ExternalEndpoint, format!("spans go to {endpoint}, which the operator does not watch"))
         }
-        (_, None) => (Some(false), Reason::Disabled, "nothing is traced, so that no collector is needed".to_owned()),
+        (_, None) => (Some(false), Reason::Disabled, "nothing is to be traced, so that no collector is needed".to_owned()),
         (_, Some(_)) if missing.is_empty() => {
             (Some(true), Reason::CollectorReady, format!("a collector takes spans on {} on every selected node", v.endpoint()))
         }
@@ -134,12 +132,8 @@ fn found<'a>(o: &'a Observed, node: &str, component: ComponentName) -> Option<&'
 }
 
 fn not_measured() -> [NewCondition; 2] {
-    let unknown = |condition, message: &str| NewCondition {
-        condition,
-        status: None,
-        reason: Reason::NotMeasured,
-        message: message.to_owned(),
-    };
+    let unknown =
+        |condition, message: &str| NewCondition { condition, status: None, reason: Reason::NotMeasured, message: message.to_owned() };
     [
         unknown(ConditionType::SpansFlowing, "this version does not measure which instances' spans arrive"),
         unknown(ConditionType::UpgradeSafe, "this version does not check what the next minor version accepts"),
