@@ -159,7 +159,8 @@ fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
 
 /// The name in our folder of a file that a manifest needs. Another folder is never written to, whatever the component table says.
 fn needed_name(path: &str) -> Result<String, Trouble> {
-    let name = path.strip_prefix(STATE_DIR).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.contains('/') && !name.starts_with('.'));
+    let name =
+        path.strip_prefix(STATE_DIR).and_then(|rest| rest.strip_prefix('/')).filter(|name| !name.contains('/') && !name.starts_with('.'));
     name.map(str::to_owned).ok_or_else(|| Trouble {
         reason: Reason::NodeFilesUnwritable,
         message: format!("{path} is outside {STATE_DIR}; nothing was changed"),

@@ -460,8 +460,7 @@ impl Flight {
             Event::Looked(_) if self.swaps.iter().any(|s| s.touched) => self.put_back_next(state, now),
             Event::Looked(seen) => {
                 let probed = seen.iter().all(|s| s.silent.is_some());
-                let standing =
-                    self.standing(&seen, |swap| &swap.old_argv, |swap, p| p.argv == swap.new_argv && p.argv != swap.old_argv);
+                let standing = self.standing(&seen, |swap| &swap.old_argv, |swap, p| p.argv == swap.new_argv && p.argv != swap.old_argv);
                 state.streak.count(standing.as_ref().ok(), probed, now);
                 match standing {
                     _ if state.streak.green >= ROUNDS => {

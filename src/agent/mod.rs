@@ -141,8 +141,7 @@ pub struct Agent<H> {
 impl<H: Host> Agent<H> {
     /// Finishes what the journal says was under way, and removes what a crash left.
     pub async fn start(host: H, knowledge: Knowledge, node_name: String) -> Result<Self, host::Error> {
-        let mut agent =
-            Self { host, knowledge, node_name, unreported: None, damaged: None, last: None, preflight: None };
+        let mut agent = Self { host, knowledge, node_name, unreported: None, damaged: None, last: None, preflight: None };
         match journal::load(&agent.host) {
             Ok(None) => agent.clean_up(false).await?,
             Ok(Some(flight)) => {
@@ -263,7 +262,11 @@ impl<H: Host> Agent<H> {
             preflight: self.preflight.clone(),
             step,
             // of equals the last: what this agent knows is newer than what it reported
-            last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported].into_iter().flatten().max_by_key(|o| o.grant).cloned(),
+            last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported]
+                .into_iter()
+                .flatten()
+                .max_by_key(|o| o.grant)
+                .cloned(),
         };
         report::status(facts, &doing, reported)
     }

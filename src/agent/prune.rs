@@ -35,7 +35,9 @@ fn garbage(names: &Names, facts: &Facts) -> Names {
         // with trouble the manifests, or what they say, are not fully known
         _ if facts.trouble.is_some() => false,
         Folder::Manifests => false,
-        Folder::State => name != journal::NAME && name.starts_with("tracing-") && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
+        Folder::State => {
+            name != journal::NAME && name.starts_with("tracing-") && !facts.manifests.iter().any(|m| m.file.text.contains(name))
+        }
         Folder::Backups => !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()

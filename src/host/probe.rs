@@ -105,7 +105,8 @@ mod tests {
     #[tokio::test]
     async fn green_is_what_the_kubelet_takes_and_a_refusal_to_the_unknown() {
         let (port, prober) = (serve(), Prober::default());
-        for (status, green) in [(200, true), (302, true), (401, true), (403, true), (404, false), (429, false), (500, false), (503, false)] {
+        for (status, green) in [(200, true), (302, true), (401, true), (403, true), (404, false), (429, false), (500, false), (503, false)]
+        {
             assert_eq!(prober.is_green(&mk_probe(port, &format!("/{status}"))).await, green, "{status}");
         }
     }

@@ -93,7 +93,9 @@ fn every_phase_answers_every_event_as_the_table_says() {
     let committing = play(mk_flight(), vec![(SECOND, Event::Confirmed), (SECOND, Event::Saved)]).0;
     let second = play(committing.clone(), vec![(SECOND, Event::Put(0, Put::Written))]).0;
     let failing = play(committing.clone(), vec![(SECOND, Event::Failed("no room".into())), (SECOND, Event::Saved)]).0;
-    let back = play(mk_rolling_back(), vec![(SECOND, Event::Saved), (SECOND, Event::Put(1, Put::Written)), (SECOND, Event::Put(0, Put::Written))]).0;
+    let back =
+        play(mk_rolling_back(), vec![(SECOND, Event::Saved), (SECOND, Event::Put(1, Put::Written)), (SECOND, Event::Put(0, Put::Written))])
+            .0;
     let done = play(almost.clone(), vec![(5 * SECOND, new(&gone, 2_500, true))]).0;
     let abandoned = play(mk_flight(), vec![(SECOND, Event::Withdrawn("gone".into()))]).0;
     let phases = [
@@ -222,7 +224,8 @@ fn a_process_that_ends_at_once_twice_goes_back_at_once() {
 fn a_green_count_under_way_is_not_cut_off_by_the_deadline() {
     let flight = mk_verifying();
     let late = 500 * SECOND;
-    let mut script = vec![(2 * SECOND, nothing(&flight)), (2 * SECOND, Event::Saved), (late, Event::Resumed(vec![Held::After, Held::After]))];
+    let mut script =
+        vec![(2 * SECOND, nothing(&flight)), (2 * SECOND, Event::Saved), (late, Event::Resumed(vec![Held::After, Held::After]))];
     script.extend([0, 1, 2].map(|s| (late + s * SECOND, new(&flight, 3_000, true))));
     assert_eq!(result(&play(flight, script).0), (OutcomeResult::Succeeded, None));
 }
@@ -266,7 +269,8 @@ fn somebody_elses_manifest_is_left_and_the_others_are_put_back() {
 
 #[test]
 fn a_manifest_that_is_ours_is_put_back_when_an_earlier_one_turns_out_to_be_foreign() {
-    let (flight, _) = play(mk_flight(), vec![(0, Event::Confirmed), (0, Event::Saved), (0, Event::Resumed(vec![Held::Other, Held::After]))]);
+    let (flight, _) =
+        play(mk_flight(), vec![(0, Event::Confirmed), (0, Event::Saved), (0, Event::Resumed(vec![Held::Other, Held::After]))]);
     let (_, effect) = play(flight, vec![(0, Event::Put(0, Put::Foreign)), (0, Event::Saved)]);
     assert_eq!(effect, Some(Effect::PutBack(1)));
 }
