@@ -121,7 +121,14 @@ impl Elector {
     /// A candidate called `identity`, which must be unique among candidates.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         let valid_until = watch::channel(Instant::now()).0;
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned(), seen: None, term: String::new(), valid_until }
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            seen: None,
+            term: String::new(),
+            valid_until,
+        }
     }
 
     /// Tells whether this candidate leads.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use clustertracing::api::clustertracing::ClusterTracingStatus;
-use clustertracing::api::node_tracing::{ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep, TracingFound, Verdict};
+use clustertracing::api::node_tracing::{
+    ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep, TracingFound, Verdict,
+};
 use clustertracing::api::{
     self, ClusterTracing, ComponentName, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
 };
