@@ -1,24 +1,32 @@
 //! Whether a target can be reached from here, and whether a grant is to be acted on. Pure.
 
-use super::facts::{ComponentFacts, Facts, Knowledge, Trouble};
+use super::facts::{ComponentFacts, Facts, Trouble};
 use super::machine::{Flight, Phase, Swap, outcome};
 use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, TracingFound, Verdict};
 use crate::api::{Grant, NodeTracing, Reason, Target};
-use crate::component::{Change, STATE_DIR};
+use crate::component::{Change, STATE_DIR, change};
 
 /// What the check of a target found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
     /// Manifests and processes match the target.
-    Unchanged,
-    /// These changes lead to the target.
-    Ready(Vec<Change>),
+    Unchanged {
+        /// What an administrator should know all the same.
+        warnings: Vec<String>,
+    },
+    /// The target can be reached.
+    Ready {
+        /// By these changes.
+        changes: Vec<Change>,
+        /// What an administrator should know all the same.
+        warnings: Vec<String>,
+    },
     /// The target cannot be reached from here.
     Refused(Trouble),
 }
 
 /// Checks a target against the node.
-pub fn check(target: &Target, facts: &Facts, knowledge: Knowledge, node_name: &str) -> Checked {
+pub fn check(target: &Target, facts: &Facts, node_name: &str) -> Checked {
     if let Some(trouble) = &facts.trouble {
         return Checked::Refused(trouble.clone());
     }
@@ -26,16 +34,18 @@ pub fn check(target: &Target, facts: &Facts, knowledge: Knowledge, node_name: &s
         let message = format!("revision {} does not name its settings; they were not written by the controller", target.revision);
         return Checked::Refused(Trouble { reason: Reason::InvalidSettings, message });
     }
-    let changes = match (knowledge.change)(&facts.files(), &target.settings, node_name) {
+    let changes = match change(&facts.files(), &target.settings, node_name) {
         Ok(changes) => changes,
         Err(refusal) => return Checked::Refused(refusal.into()),
     };
+    let mut warnings: Vec<_> = changes.iter().flat_map(|c| c.warnings.clone()).collect();
+    warnings.dedup();
     if changes.iter().any(|c| c.before != c.after) {
-        return Checked::Ready(changes.into_iter().filter(|c| c.before != c.after).collect());
+        return Checked::Ready { changes: changes.into_iter().filter(|c| c.before != c.after).collect(), warnings };
     }
     let waiting = changes.iter().find(|c| facts.component(c.component).is_none_or(|f| f.process(&c.argv).is_none()));
     match waiting {
-        None => Checked::Unchanged,
+        None => Checked::Unchanged { warnings },
         Some(change) => Checked::Refused(not_running(change)),
     }
 }
@@ -50,8 +60,9 @@ pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
         message: String::new(),
     };
     match checked {
-        Checked::Unchanged => {}
-        Checked::Ready(changes) => {
+        Checked::Unchanged { warnings } => preflight.message = warnings.join("; "),
+        Checked::Ready { changes, warnings } => {
+            preflight.message = warnings.join("; ");
             preflight.verdict = Verdict::Ready;
             preflight.changes = changes.iter().map(|c| c.component).collect();
         }
@@ -100,9 +111,9 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
         Decision::End(outcome(grant, result, reason, message, 0, &facts.now))
     };
     match checked {
-        Checked::Unchanged => end(OutcomeResult::Succeeded, None),
+        Checked::Unchanged { .. } => end(OutcomeResult::Succeeded, None),
         Checked::Refused(trouble) => end(OutcomeResult::Refused, Some(trouble.clone())),
-        Checked::Ready(changes) => match changes.iter().map(|change| swap(change, facts)).collect() {
+        Checked::Ready { changes, .. } => match changes.iter().map(|change| swap(change, facts)).collect() {
             Err(trouble) => end(OutcomeResult::Refused, Some(trouble)),
             Ok(swaps) => Decision::Fly(Box::new(Flight {
                 grant: grant.clone(),

@@ -3,26 +3,11 @@
 use futures::future::join_all;
 
 use super::chain;
-use crate::api::node_tracing::{NodeSettings, sha256_hex};
+use crate::api::node_tracing::sha256_hex;
 use crate::api::{ComponentName, Reason};
-use crate::component::{self, Change, Found, ManifestFile, Refusal};
+use crate::component::{Found, ManifestFile, Refusal, find};
 use crate::host::{self, Folder, Host, Now, Permissions, Process};
 use crate::manifest::Probe;
-
-/// What is known about components: `crate::component`, or a stand-in of a test.
-#[derive(Clone, Copy)]
-pub struct Knowledge {
-    /// Finds the components in the static-pod folder.
-    pub find: fn(&[ManifestFile]) -> Result<Vec<Found>, Refusal>,
-    /// Makes the changes that bring manifests to settings on the node of that name.
-    pub change: fn(&[ManifestFile], &NodeSettings, &str) -> Result<Vec<Change>, Refusal>,
-}
-
-impl Default for Knowledge {
-    fn default() -> Self {
-        Self { find: component::find, change: component::change }
-    }
-}
 
 /// What is true on the node.
 #[derive(Clone, Debug)]
@@ -108,7 +93,7 @@ impl ComponentFacts {
 ///
 /// # Errors
 /// Only when the clocks cannot be read; what else cannot be seen is [`Facts::trouble`].
-pub async fn gather<H: Host>(host: &H, knowledge: Knowledge) -> Result<Facts, host::Error> {
+pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
     let mut facts = Facts { manifests: Vec::new(), components: Vec::new(), trouble: None, now: host.now()? };
     match manifests(host) {
         Ok(manifests) => facts.manifests = manifests,
@@ -117,7 +102,7 @@ pub async fn gather<H: Host>(host: &H, knowledge: Knowledge) -> Result<Facts, ho
             return Ok(facts);
         }
     }
-    let found = match (knowledge.find)(&facts.files()) {
+    let found = match find(&facts.files()) {
         Ok(found) => found,
         Err(refusal) => {
             facts.trouble = Some(refusal.into());

@@ -32,7 +32,7 @@ use tokio::time::sleep;
 use self::check::{Checked, Decision};
 use self::cluster::Cluster;
 use self::effects::{drive, resume};
-use self::facts::{Facts, Knowledge, Trouble, gather};
+use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
 use crate::api::node_tracing::{NodeTracingStatus, Outcome, Preflight, Step};
@@ -73,7 +73,7 @@ pub enum Error {
 /// Runs the agent, for ever. What a crash left is finished first, without the API server.
 pub async fn run(config: Config) -> Result<Infallible, Error> {
     let host = Local::open(&config.manifests_dir, &config.state_dir, &config.proc).map_err(Error::Host)?;
-    let agent = Agent::start(host, Knowledge::default(), config.node_name.clone()).await.map_err(Error::Host)?;
+    let agent = Agent::start(host, config.node_name.clone()).await.map_err(Error::Host)?;
     let kube = kube::Config::incluster().map_err(|e| Error::Configuration(Box::new(e)))?;
     let client = kube::Client::try_from(kube).map_err(|e| Error::Client(Box::new(e)))?;
     let cluster = Cluster::new(client, config.node_name);
@@ -126,7 +126,6 @@ async fn work<H: Host>(
 /// One node's agent, without its connection to the API server.
 pub struct Agent<H> {
     host: H,
-    knowledge: Knowledge,
     node_name: String,
     /// A flight that ended and is not reported yet: it is in the journal.
     unreported: Option<Flight>,
@@ -140,8 +139,8 @@ pub struct Agent<H> {
 
 impl<H: Host> Agent<H> {
     /// Finishes what the journal says was under way, and removes what a crash left.
-    pub async fn start(host: H, knowledge: Knowledge, node_name: String) -> Result<Self, host::Error> {
-        let mut agent = Self { host, knowledge, node_name, unreported: None, damaged: None, last: None, preflight: None };
+    pub async fn start(host: H, node_name: String) -> Result<Self, host::Error> {
+        let mut agent = Self { host, node_name, unreported: None, damaged: None, last: None, preflight: None };
         match journal::load(&agent.host) {
             Ok(None) => agent.clean_up(false).await?,
             Ok(Some(flight)) => {
@@ -177,7 +176,7 @@ impl<H: Host> Agent<H> {
         let mut facts = self.look().await?;
         self.preflight = None;
         if let Some(target) = &object.spec.target {
-            let checked = check::check(target, &facts, self.knowledge, &self.node_name);
+            let checked = check::check(target, &facts, &self.node_name);
             self.preflight = Some(check::preflight(target, &checked));
             if let Some(node_uid) = node_uid {
                 facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
@@ -239,7 +238,7 @@ impl<H: Host> Agent<H> {
                     self.last = Some((object.metadata.uid.clone(), outcome.clone()));
                 }
                 let facts = self.look().await?;
-                let checked = check::check(target, &facts, self.knowledge, &self.node_name);
+                let checked = check::check(target, &facts, &self.node_name);
                 self.preflight = Some(check::preflight(target, &checked));
                 Ok(facts)
             }
@@ -247,7 +246,7 @@ impl<H: Host> Agent<H> {
     }
 
     async fn look(&self) -> Result<Facts, host::Error> {
-        let mut facts = gather(&self.host, self.knowledge).await?;
+        let mut facts = gather(&self.host).await?;
         facts.trouble = self.damaged.clone().or(facts.trouble);
         Ok(facts)
     }

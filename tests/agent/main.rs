@@ -1,0 +1,443 @@
+//! The agent on real files, with a kubelet of the test's own: one change after the other, stopped and failed at every single effect.
+
+mod world;
+
+use std::cell::RefCell;
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::rc::Rc;
+
+use clustertracing::agent::Agent;
+use clustertracing::api::node_tracing::{
+    ComponentSettings, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound, Verdict,
+};
+use clustertracing::api::{ComponentName, Grant, NodeTracing, NodeTracingSpec, Reason, State, Target};
+use futures::FutureExt;
+use world::{FILES, Fate, Fault, Killed, World};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+
+fn mk_object(settings: NodeSettings, grant: i64) -> NodeTracing {
+    let target = Target { revision: settings.revision(), settings };
+    let grant = Grant { id: grant, revision: target.revision.clone(), generation: 1 };
+    let spec = NodeTracingSpec { node_uid: "uid".into(), target: Some(target), grant: Some(grant) };
+    let mut object = NodeTracing::new("cp1", spec);
+    object.metadata.generation = Some(1);
+    object
+}
+
+fn mk_settings(state: State, rate: i32) -> NodeSettings {
+    NodeSettings {
+        endpoint: "127.0.0.1:4317".into(),
+        kube_api_server: ComponentSettings { state, sampling_rate_per_million: rate },
+        etcd: ComponentSettings { state, sampling_rate_per_million: 0 },
+        watch_termination_grace_seconds: 0,
+        health_timeout_seconds: 120,
+    }
+}
+
+fn on(grant: i64) -> NodeTracing {
+    mk_object(mk_settings(State::Enabled, 10_000), grant)
+}
+
+fn off(grant: i64) -> NodeTracing {
+    mk_object(mk_settings(State::Disabled, 0), grant)
+}
+
+/// One process of the agent: start, turns until its outcome is reported. `object` gets the status as the API server would.
+async fn live(world: &Rc<World>, object: &mut NodeTracing) {
+    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    for _ in 0..3 {
+        let status = agent.turn(object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+        if let Some(outcome) = &status.last_outcome {
+            agent.reported(outcome).await.unwrap();
+        }
+        object.status = Some(status);
+        world.pass(1_000);
+    }
+}
+
+/// The same, until it dies if the world says so; whether it did.
+async fn live_or_die(world: &Rc<World>, object: &mut NodeTracing) -> bool {
+    match AssertUnwindSafe(live(world, object)).catch_unwind().await {
+        Ok(()) => false,
+        Err(cause) if cause.is::<Killed>() => true,
+        Err(cause) => std::panic::resume_unwind(cause),
+    }
+}
+
+fn outcome(object: &NodeTracing) -> Outcome {
+    object.status.as_ref().unwrap().last_outcome.clone().unwrap()
+}
+
+fn result(object: &NodeTracing) -> (OutcomeResult, Option<Reason>) {
+    let outcome = outcome(object);
+    (outcome.result, outcome.reason)
+}
+
+fn tracing(status: &NodeTracingStatus) -> Vec<TracingFound> {
+    status.components.iter().map(|c| c.tracing).collect()
+}
+
+/// A world that was brought to `object` without faults.
+async fn mk_reached(objects: &[NodeTracing]) -> Rc<World> {
+    let world = World::new();
+    for object in objects {
+        live(&world, &mut object.clone()).await;
+    }
+    world
+}
+
+#[tokio::test]
+async fn a_granted_target_is_reached_verified_and_reported() {
+    let (world, mut object) = (World::new(), on(1));
+    let (before, pids) = (world.manifests(), world.pids());
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+    let status = object.status.unwrap();
+    assert_eq!(status.current_revision, Some(object.spec.target.unwrap().revision));
+    assert_eq!((status.preflight.as_ref().unwrap().verdict, status.step), (Verdict::Unchanged, Step::Idle));
+    assert_eq!(tracing(&status), [TracingFound::Ours, TracingFound::Ours]);
+    assert!(status.components.iter().all(|c| c.healthy && c.started_time.is_some()));
+    assert!(world.pids().iter().all(|pid| !pids.contains(pid)), "both processes are new");
+    let after = world.manifests();
+    assert!(before.iter().zip(&after).all(|(b, a)| b.0 != a.0 && (b.1, b.2, b.3) == (a.1, a.2, a.3)), "mode and owner stay");
+    let text = String::from_utf8(after[1].0.clone()).unwrap();
+    let tracing_file = world.ours().into_iter().find(|n| n.starts_with("tracing-")).unwrap();
+    assert!(text.contains(&tracing_file));
+    assert_eq!(world.ours(), ["backup", "etcd.yaml", "kube-apiserver.yaml", &tracing_file]);
+    assert_eq!(fs::read(world.dir.path().join("state/backup/etcd.yaml")).unwrap(), before[0].0);
+}
+
+#[tokio::test]
+async fn off_gives_the_original_bytes_back_and_leaves_nothing() {
+    let world = World::new();
+    let before = world.manifests();
+    for grant in [1, 3] {
+        live(&world, &mut on(grant)).await;
+        assert_ne!(world.manifests(), before);
+        let mut object = off(grant + 1);
+        live(&world, &mut object).await;
+        assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+        assert_eq!(world.manifests(), before);
+        assert_eq!(world.ours(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_new_rate_restarts_kube_apiserver_alone() {
+    let world = mk_reached(&[on(1)]).await;
+    let (backup, before) = (fs::read(world.dir.path().join("state/backup/kube-apiserver.yaml")).unwrap(), world.pids());
+    let mut object = mk_object(mk_settings(State::Enabled, 250_000), 2);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+    let after = world.pids();
+    assert!(before[0] == after[0] && before[1] != after[1], "{before:?} {after:?}");
+    assert_eq!(world.ours().iter().filter(|n| n.starts_with("tracing-")).count(), 1, "the old tracing file is gone");
+    let kept = fs::read(world.dir.path().join("state/backup/kube-apiserver.yaml")).unwrap();
+    assert_eq!(kept, backup, "the backup is of the original, not of our earlier edit");
+}
+
+#[tokio::test]
+async fn nothing_is_written_without_a_grant_nor_once_the_target_is_reached() {
+    let world = World::new();
+    let mut object = on(1);
+    let grant = object.spec.grant.take();
+    live(&world, &mut object).await;
+    let preflight = object.status.clone().unwrap().preflight.unwrap();
+    assert_eq!((preflight.verdict, preflight.changes), (Verdict::Ready, vec![ComponentName::KubeApiserver, ComponentName::Etcd]));
+    assert_eq!(*world.trace.borrow(), ["remove state/backup/"], "the start's clean-up alone");
+
+    object.spec.grant = grant;
+    live(&world, &mut object).await;
+    let effects = world.effects.get();
+    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..100 {
+        world.pass(10_000);
+        statuses.push(agent.turn(&object, Some("uid"), async |_, _| panic!("not asked"), |_| {}).await.unwrap());
+    }
+    assert_eq!(world.effects.get(), effects);
+    assert!(statuses.iter().all(|s| Some(s) == object.status.as_ref()), "100 idle turns report the same");
+}
+
+#[tokio::test]
+async fn a_grant_for_another_node_target_or_time_is_not_acted_on() {
+    let cases: [(&str, fn(&mut NodeTracing)); 5] = [
+        ("another node", |o| o.spec.node_uid = "earlier".into()),
+        ("another target", |o| o.spec.grant.as_mut().unwrap().revision = "000000000000".into()),
+        ("used", |o| {
+            let outcome = clustertracing::agent::machine::outcome(
+                o.spec.grant.as_ref().unwrap(),
+                OutcomeResult::RolledBack,
+                None,
+                String::new(),
+                0,
+                &clustertracing::host::Now { since_boot: 0, boot_id: String::new(), wall: jiff::Timestamp::UNIX_EPOCH },
+            );
+            o.status = Some(NodeTracingStatus { last_outcome: Some(outcome), ..NodeTracingStatus::default() });
+        }),
+        ("no target", |o| o.spec.target = None),
+        ("being deleted", |o| {
+            o.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        }),
+    ];
+    for (name, spoil) in cases {
+        let (world, mut object) = (World::new(), on(1));
+        let before = world.manifests();
+        spoil(&mut object);
+        live(&world, &mut object).await;
+        assert_eq!((world.manifests(), world.ours().len()), (before, 0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_is_withdrawn_before_the_commit_is_dropped_and_not_used_up() {
+    let (world, object) = (World::new(), on(1));
+    let before = world.manifests();
+    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let status = agent.turn(&object, Some("uid"), async |_, _| Err("withdrawn".into()), |_| {}).await.unwrap();
+    assert_eq!((status.last_outcome, world.manifests(), world.ours().len()), (None, before, 0));
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    assert_eq!(status.last_outcome.unwrap().result, OutcomeResult::Succeeded);
+}
+
+#[tokio::test]
+async fn steps_are_reported_while_the_change_is_under_way() {
+    let (world, object, steps) = (World::new(), on(1), RefCell::new(Vec::new()));
+    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    agent
+        .turn(&object, Some("uid"), async |_, _| Ok(()), |s| steps.borrow_mut().push((s.step, s.preflight.unwrap().verdict)))
+        .await
+        .unwrap();
+    let ready = |step| (step, Verdict::Ready);
+    assert_eq!(*steps.borrow(), [ready(Step::Committing), ready(Step::Verifying), ready(Step::Idle)]);
+}
+
+/// Runs a change with a fault at each effect in turn, until it comes to an end without meeting it; how many effects that took.
+async fn at_every_effect(
+    setup: &[NodeTracing],
+    object: &NodeTracing,
+    fault: Fault,
+    check: impl AsyncFn(usize, &Rc<World>, NodeTracing),
+) -> usize {
+    let (start, reached) = (mk_reached(setup).await, mk_reached(&[setup, &[object.clone()]].concat()).await);
+    for number in 0.. {
+        let (world, mut object) = (start.fork(), object.clone());
+        world.allow(&reached);
+        let first = world.effects.get();
+        world.fault.set(Some((first + number, fault)));
+        if matches!(fault, Fault::Crash | Fault::PowerCut) {
+            if !live_or_die(&world, &mut object).await {
+                return number;
+            }
+            world.fault.set(None);
+            // the kubelet goes on while the agent is started again
+            world.pass(3_000);
+            live(&world, &mut object).await;
+        } else {
+            live(&world, &mut object).await;
+            if world.effects.get() <= first + number {
+                return number;
+            }
+            world.fault.set(None);
+        }
+        check(number, &world, object).await;
+    }
+    unreachable!("a change has an end")
+}
+
+#[tokio::test]
+async fn a_crash_or_power_cut_at_any_effect_ends_in_the_desired_state() {
+    let mut moments = 0;
+    for fault in [Fault::Crash, Fault::PowerCut] {
+        for (setup, object) in [(vec![], on(1)), (vec![on(1)], mk_object(mk_settings(State::Enabled, 5), 2)), (vec![on(1)], off(2))] {
+            let desired = mk_reached(&[setup.clone(), vec![object.clone()]].concat()).await;
+            let check = async |number, world: &Rc<World>, object: NodeTracing| {
+                let context = format!("{fault:?} before effect {number}: {}", world.trace.borrow().join(", "));
+                assert_eq!(result(&object), (OutcomeResult::Succeeded, None), "{context}");
+                assert_eq!(world.manifests(), desired.manifests(), "{context}");
+                assert_eq!(world.ours(), desired.ours(), "{context}");
+            };
+            moments += at_every_effect(&setup, &object, fault, check).await;
+        }
+    }
+    assert!(moments >= 120, "only {moments} moments were tried");
+}
+
+#[tokio::test]
+async fn a_crash_at_any_effect_of_a_rollback_ends_with_the_old_bytes() {
+    let original = World::new();
+    let (mut moments, mut number) = (0, 0);
+    loop {
+        let (world, mut object) = (World::new(), on(1));
+        world.fate.set(Fate::Silent);
+        world.fault.set(Some((number, Fault::Crash)));
+        if !live_or_die(&world, &mut object).await {
+            break;
+        }
+        world.fault.set(None);
+        live(&world, &mut object).await;
+        assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::HealthTimeout)), "crash before effect {number}");
+        assert_eq!((world.manifests(), world.ours()), (original.manifests(), vec![]), "crash before effect {number}");
+        (moments, number) = (moments + 1, number + 1);
+    }
+    assert!(moments >= 20, "only {moments} moments were tried");
+}
+
+#[tokio::test]
+async fn an_effect_that_fails_once_changes_nothing_or_all_or_goes_back() {
+    for errno in [ENOSPC, EROFS, EIO] {
+        let (old, new) = (World::new(), mk_reached(&[on(1)]).await);
+        let tried = at_every_effect(&[], &on(1), Fault::Once(errno), async |number, world, object| {
+            let context = format!("error {errno} at effect {number}: {}", world.trace.borrow().join(", "));
+            let expected = match result(&object) {
+                (OutcomeResult::Succeeded, None) => new.manifests(),
+                (OutcomeResult::Refused | OutcomeResult::RolledBack, Some(Reason::NodeFilesUnwritable)) => old.manifests(),
+                other => panic!("{other:?}, {context}"),
+            };
+            assert_eq!(world.manifests(), expected, "{context}");
+            // what could not be removed at once is removed at the next start
+            drop(Agent::start(world.open(), "cp1".into()).await.unwrap());
+            assert_eq!(world.leftovers(), Vec::<String>::new(), "{context}");
+        })
+        .await;
+        assert!(tried >= 20, "only {tried} effects were tried");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_for_good_leaves_old_or_new_bytes_and_an_honest_outcome() {
+    let (old, new) = (World::new(), mk_reached(&[on(1)]).await);
+    let is_mixed = |world: &World| ![old.manifests(), new.manifests()].contains(&world.manifests());
+    at_every_effect(&[], &on(1), Fault::FromNowOn(EROFS), async |number, world, object| {
+        let context = format!("read-only from effect {number}: {}", world.trace.borrow().join(", "));
+        match result(&object) {
+            (OutcomeResult::Succeeded, None) => assert_eq!(world.manifests(), new.manifests(), "{context}"),
+            (OutcomeResult::Refused, Some(Reason::NodeFilesUnwritable)) => assert_eq!(world.manifests(), old.manifests(), "{context}"),
+            // the first manifest is written and nothing can be written any more: a person is told both causes
+            (OutcomeResult::Failed, Some(Reason::RollbackFailed)) => assert!(is_mixed(world) || number > 0, "{context}"),
+            other => panic!("{other:?}, {context}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn processes_that_never_answer_lead_back_to_the_same_bytes_mode_and_owner() {
+    let (world, mut object) = (World::new(), on(1));
+    let (before, start) = (world.manifests(), world.seconds());
+    world.fate.set(Fate::Silent);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::HealthTimeout)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec![]));
+    let spent = world.seconds() - start;
+    assert!((120..140).contains(&spent), "{spent} s");
+    let status = object.status.unwrap();
+    assert_eq!((status.preflight.unwrap().verdict, status.current_revision), (Verdict::Ready, None));
+    assert!(status.components.iter().all(|c| c.healthy));
+}
+
+#[tokio::test]
+async fn processes_that_end_at_once_lead_back_at_once() {
+    let (world, mut object) = (World::new(), on(1));
+    let (before, start) = (world.manifests(), world.seconds());
+    world.fate.set(Fate::Exits);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::NewProcessExited)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec![]));
+    let spent = world.seconds() - start;
+    assert!(spent < 35, "{spent} s");
+}
+
+#[tokio::test]
+async fn a_kubelet_that_does_not_react_leads_back_while_the_old_processes_run_on() {
+    let (world, mut object) = (World::new(), on(1));
+    let (before, pids) = (world.manifests(), world.pids());
+    world.kubelet_works.set(false);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::KubeletNotReacting)));
+    assert_eq!((world.manifests(), world.pids()), (before, pids));
+}
+
+#[tokio::test]
+async fn somebody_elses_change_before_the_write_is_not_overwritten() {
+    let (world, mut object) = (World::new(), on(1));
+    let add = |folder: &Path| {
+        fs::write(folder.join("etcd.yaml"), [fs::read(folder.join("etcd.yaml")).unwrap(), b"# mine\n".to_vec()].concat()).unwrap()
+    };
+    let expected = world.manifests();
+    // kube-apiserver's manifest is written first; etcd's is changed in the moment before that
+    *world.rival.borrow_mut() = Some(Box::new(add));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::ManifestChanged)));
+    assert_eq!(world.manifest("etcd.yaml"), [expected[0].0.clone(), b"# mine\n".to_vec()].concat());
+    assert_eq!(world.manifest("kube-apiserver.yaml"), expected[1].0);
+}
+
+#[tokio::test]
+async fn somebody_elses_change_after_the_write_is_not_overwritten_by_going_back() {
+    let (world, mut object) = (World::new(), on(1));
+    let original = world.manifests();
+    world.fate.set(Fate::Silent);
+    // the agent dies at its first write after both manifests are in place, and an administrator edits one before it is started again
+    let reached = mk_reached(&[on(1)]).await;
+    let trace = reached.trace.borrow();
+    let last_rename = trace.iter().rposition(|effect| effect == "rename manifests/etcd.yaml").unwrap();
+    world.fault.set(Some((last_rename + 2, Fault::Crash)));
+    assert!(live_or_die(&world, &mut object).await);
+    world.fault.set(None);
+    fs::write(world.dir.path().join("manifests/etcd.yaml"), [world.manifest("etcd.yaml"), b"# mine\n".to_vec()].concat()).unwrap();
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::ManifestChanged)));
+    assert!(world.manifest("etcd.yaml").ends_with(b"# mine\n"));
+    assert_eq!(world.manifest("kube-apiserver.yaml"), original[1].0);
+}
+
+#[tokio::test]
+async fn a_component_that_is_not_well_is_not_restarted() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    // both have just been started, and do not answer yet
+    for file in FILES {
+        let path = world.dir.path().join("manifests").join(file);
+        fs::write(&path, [fs::read(&path).unwrap(), b"# touched\n".to_vec()].concat()).unwrap();
+    }
+    world.pass(2_000);
+    let agent = Agent::start(world.open(), "cp1".into()).await;
+    let status = agent.unwrap().turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    object.status = Some(status);
+    assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::ComponentUnhealthy)));
+    assert_eq!(world.ours(), Vec::<String>::new());
+    assert_ne!(world.manifests(), before);
+}
+
+#[tokio::test]
+async fn a_damaged_journal_stops_everything_and_says_so() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    fs::write(world.dir.path().join("state/journal"), "clustertracing-journal 1 0000\n{}\n").unwrap();
+    live(&world, &mut object).await;
+    let preflight = object.status.unwrap().preflight.unwrap();
+    assert_eq!((preflight.verdict, preflight.reason), (Verdict::Refused, Some(Reason::JournalDamaged)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec!["journal".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process() {
+    let (world, object) = (World::new(), on(1));
+    let mut first = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    first.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    drop(first); // nobody was told
+    let mut second = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let pids = world.pids();
+    let status = second.turn(&object, Some("uid"), async |_, _| panic!("not done again"), |_| {}).await.unwrap();
+    let outcome = status.last_outcome.unwrap();
+    assert_eq!((outcome.grant, outcome.result), (1, OutcomeResult::Succeeded));
+    assert!(world.leftovers().contains(&"journal".to_owned()));
+    second.reported(&outcome).await.unwrap();
+    assert_eq!((world.leftovers().len(), world.pids()), (0, pids));
+}
