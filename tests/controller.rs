@@ -15,6 +15,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/clustertracing.dev/v1alpha1";
+const TERM: &str = "controller-0@2026-11-21T11:00:00Z";
 const COLLECTOR: &str = "/apis/apps/v1/namespaces/clustertracing/daemonsets/clustertracing-collector";
 
 /// A request that the controller made.
@@ -80,7 +81,7 @@ impl Server {
 
     /// One turn of the controller; what it wrote, but for Events.
     async fn turn(&self) -> (Result<(), Error>, Vec<Seen>) {
-        let context = Context::new(self.client(), installation(), "controller-0", Leadership::assumed());
+        let context = Context::new(self.client(), installation(), "controller-0", Leadership::assumed(), TERM.to_owned());
         let result = turn(&context, now()).await.map(|_| ());
         let writes = std::mem::take(&mut *self.writes.lock().unwrap());
         (result, writes.into_iter().filter(|w| !w.path.contains("/events")).collect())
@@ -122,6 +123,7 @@ fn node_tracing(name: &str, verdict: &str) -> Value {
         "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing",
         "metadata": {
             "name": name, "uid": format!("uid-of-nodetracing-{name}"), "generation": 1, "resourceVersion": "77",
+            "annotations": { "clustertracing.dev/leadership-term": TERM },
             "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid-of-{name}") }],
         },
         "spec": { "nodeUid": format!("uid-of-{name}"), "target": { "revision": revision, "settings": settings() } },
@@ -298,7 +300,7 @@ async fn without_a_resource_nothing_is_written() {
 #[tokio::test]
 async fn an_event_tells_of_a_grant_before_it_is_given() {
     let server = server(&all("Ready"));
-    let context = Context::new(server.client(), installation(), "controller-0", Leadership::assumed());
+    let context = Context::new(server.client(), installation(), "controller-0", Leadership::assumed(), TERM.to_owned());
     turn(&context, now()).await.unwrap();
     let writes = std::mem::take(&mut *server.writes.lock().unwrap());
     assert_eq!(writes[0].path, "/apis/events.k8s.io/v1/namespaces/default/events");

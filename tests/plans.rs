@@ -47,6 +47,8 @@ enum Step {
     RemoveNode(String),
     ReplaceNode(String),
     CollectorsStart(bool),
+    /// Another controller leads.
+    NewLeader,
     /// A hundred turns, five minutes apart, write nothing.
     Idle,
 }
@@ -61,6 +63,8 @@ struct MachineStep {
     slow: Option<bool>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     refuses: Option<Option<Reason>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    stuck: Option<Option<Reason>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     fails: Option<Option<(OutcomeResult, Reason)>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -196,6 +200,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             machine.silent = m.silent.unwrap_or(machine.silent);
             machine.slow = m.slow.unwrap_or(machine.slow);
             machine.refuses = m.refuses.unwrap_or(machine.refuses);
+            machine.stuck = m.stuck.unwrap_or(machine.stuck);
             machine.fails = m.fails.unwrap_or(machine.fails);
             machine.unhealthy = m.unhealthy.unwrap_or(machine.unhealthy);
             if m.drift {
@@ -219,6 +224,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
                 world.collector.ready.clear();
             }
         }
+        Step::NewLeader => world.term += 1,
         Step::Idle => {
             for _ in 0..100 {
                 world.advance(300);
@@ -341,6 +347,8 @@ enum Happening {
     CollectorsStart(bool),
     StartCollectors,
     Delete,
+    FallAsleep,
+    WakeUp,
 }
 
 const NODES: [&str; 4] = ["cp-1", "cp-2", "cp-3", "cp-4"];
@@ -370,6 +378,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => node.prop_map(Happening::Join),
         1 => any::<bool>().prop_map(Happening::CollectorsStart),
         1 => Just(Happening::Delete),
+        3 => Just(Happening::FallAsleep),
+        3 => Just(Happening::WakeUp),
     ]
 }
 
@@ -419,6 +429,11 @@ fn happen(world: &mut World, happening: &Happening) {
         Happening::CollectorsStart(start) => world.collectors_start = *start,
         Happening::StartCollectors => world.start_collectors(),
         Happening::Delete => world.delete(),
+        Happening::FallAsleep => world.fall_asleep(),
+        Happening::WakeUp => {
+            world.wake_up();
+            assert!(world.in_flight() <= 1, "two nodes in flight, one of them by a controller that slept");
+        }
     }
 }
 

@@ -18,7 +18,7 @@ struct Args {
     /// Name of this process among candidates for leadership.
     #[arg(long, env = "POD_NAME")]
     identity: String,
-    /// How log lines look. What is logged is set by RUST_LOG.
+    /// How log lines look. What is logged is set by `RUST_LOG`.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
 }

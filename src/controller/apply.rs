@@ -10,6 +10,7 @@ use super::observe::Observation;
 use super::{Context, Error};
 use crate::api::{self, FIELD_MANAGER_CONTROLLER, NodeTracing};
 use crate::plan::collector::{self, CollectorObjects};
+use crate::plan::observed::ANNOTATION_TERM;
 use crate::plan::{CollectorPlan, GrantPlan, Plan, TargetPlan};
 
 /// Writes `plan`.
@@ -23,7 +24,7 @@ pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Res
         delete(&ctx.node_tracings(), name, &DeleteParams::default().preconditions(exactly)).await?;
     }
     for target in &plan.targets {
-        apply_target(ctx, target).await?;
+        apply_target(ctx, seen, target).await?;
     }
     match &plan.collector {
         CollectorPlan::Keep => {}
@@ -58,17 +59,22 @@ async fn set_finalizers(ctx: &Context, seen: &Observation, finalizers: Vec<Strin
 }
 
 /// By server-side apply, without the grant: that belongs to [`give`] and stays as it is.
-async fn apply_target(ctx: &Context, target: &TargetPlan) -> Result<(), Error> {
-    let object = json!({
+/// With the `resourceVersion` that was read: a target is not changed under a grant that was given since.
+async fn apply_target(ctx: &Context, seen: &Observation, target: &TargetPlan) -> Result<(), Error> {
+    let mut object = json!({
         "apiVersion": NodeTracing::api_version(&()),
         "kind": NodeTracing::kind(&()),
         "metadata": {
             "name": target.node,
+            "annotations": { ANNOTATION_TERM: target.term },
             // When the Node object goes, so does this.
             "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": target.node, "uid": target.node_uid }],
         },
         "spec": { "nodeUid": target.node_uid, "target": target.target },
     });
+    if let Some(version) = seen.node_tracings.get(&target.node).and_then(ResourceExt::resource_version) {
+        object["metadata"]["resourceVersion"] = version.into();
+    }
     let written = ctx.node_tracings().patch(&target.node, &server_side(), &Patch::Apply(object)).await;
     written.map(|_| ()).map_err(write(&format!("nodetracing {}", target.node)))
 }

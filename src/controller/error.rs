@@ -69,7 +69,7 @@ impl Error {
             Category::Conflict => Duration::from_millis(200),
             // Short at the top too: whoever waits for the API server to be back waits for this as well.
             Category::Unavailable => doubled(Duration::from_millis(500), Duration::from_secs(5)),
-            Category::Rejected => doubled(Duration::from_secs(2), Duration::from_secs(300)),
+            Category::Rejected => doubled(Duration::from_secs(2), Duration::from_mins(5)),
         }
     }
 }

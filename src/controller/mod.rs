@@ -23,7 +23,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::predicates;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{Predicate, WatchStreamExt};
+use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::api::{self, ClusterTracing, FIELD_MANAGER_CONTROLLER, NodeTracing};
@@ -52,6 +52,7 @@ pub struct Context {
     recorder: Recorder,
     installation: Installation,
     leadership: Leadership,
+    term: String,
     failures: AtomicU32,
 }
 
@@ -70,11 +71,11 @@ pub enum Ended {
 }
 
 impl Context {
-    /// A context that writes only while `leadership` is held.
-    pub fn new(client: Client, installation: Installation, identity: &str, leadership: Leadership) -> Self {
+    /// A context that writes only while `leadership` is held, in the term of this name.
+    pub fn new(client: Client, installation: Installation, identity: &str, leadership: Leadership, term: String) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER_CONTROLLER.into(), instance: Some(identity.into()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, installation, leadership, failures: AtomicU32::new(0) }
+        Self { client, recorder, installation, leadership, term, failures: AtomicU32::new(0) }
     }
 
     fn cluster_tracings(&self) -> Api<ClusterTracing> {
@@ -98,11 +99,12 @@ pub async fn run(client: Client, installation: Installation, identity: &str) -> 
     let mut elector = Elector::new(client.clone(), &installation.namespace, LEASE, identity);
     let stop = shutdown::requested();
     tokio::pin!(stop);
-    tokio::select! {
-        () = elector.acquire() => tracing::info!(identity, "leading"),
+    let term = tokio::select! {
+        term = elector.acquire() => term,
         stopped = &mut stop => return stopped.map_err(Ended::Signals),
-    }
-    let context = Arc::new(Context::new(client, installation, identity, elector.leadership()));
+    };
+    tracing::info!(identity, term, "leading");
+    let context = Arc::new(Context::new(client, installation, identity, elector.leadership(), term));
     let ended = tokio::select! {
         () = watch(context) => Err(Ended::WatchesEnded),
         () = elector.keep() => Err(Ended::LostLease),
@@ -124,12 +126,12 @@ async fn watch(context: Arc<Context>) {
         .default_backoff()
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(relevant, predicates_config());
+        .predicate_filter(relevant, PredicateConfig::default());
     // A Node that goes takes its NodeTracing along, whose watch tells.
     let nodes = watcher(Api::<Node>::all(context.client.clone()), everything().labels(api::LABEL_CONTROL_PLANE))
         .default_backoff()
         .touched_objects()
-        .predicate_filter(node_facts, predicates_config());
+        .predicate_filter(|node: &Node| Some(node_facts(node)), PredicateConfig::default());
     let node_tracings = watcher(context.node_tracings(), everything()).default_backoff().touched_objects();
     Controller::for_stream(resources, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
@@ -145,16 +147,12 @@ async fn watch(context: Arc<Context>) {
         .await;
 }
 
-fn predicates_config() -> kube::runtime::PredicateConfig {
-    kube::runtime::PredicateConfig::default()
-}
-
 /// What of a Node matters here. Its heartbeats do not.
-fn node_facts(node: &Node) -> Option<u64> {
+fn node_facts(node: &Node) -> u64 {
     let ObservedNode { uid, ready, labels } = node.into();
     let mut hasher = DefaultHasher::new();
     (uid, ready, labels, node.name_any()).hash(&mut hasher);
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, Error> {

@@ -39,7 +39,7 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     let node_tracings = ctx.node_tracings().list(&ListParams::default()).await.map_err(read("nodetracings"))?.items;
 
     let collector = ObservedCollector::new(daemon_set, &config_maps, &pods);
-    let observed = Observed::new(&nodes, &node_tracings, collector, resource.status.clone().unwrap_or_default());
+    let observed = Observed::new(&ctx.term, &nodes, &node_tracings, collector, resource.status.clone().unwrap_or_default());
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();
     Ok(Some(Observation { resource, observed, node_tracings }))
 }

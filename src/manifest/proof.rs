@@ -17,20 +17,20 @@ pub(super) fn added(before: &str, after: &str, index: usize, addition: &Addition
         // The kubelet reads a text that begins with `{` as JSON alone.
         return Err(Unsupported::Unproven("JSON has become YAML".into()));
     }
-    let (mut expected, after) = (read(before)?, read(after)?);
+    let (mut expected, after) = (read(before).map_err(Unsupported::Unreadable)?, read(after).map_err(Unsupported::Unproven)?);
     add(&mut expected, index, addition).ok_or_else(|| Unsupported::Unproven("the parsers disagree about the manifest".into()))?;
     compare(&expected, &after)
 }
 
 /// Proves that `after` is `before` without what was added to the container at `index`, and nothing else is missing.
 pub(super) fn removed(before: &str, after: &str, index: usize, added: &Added) -> Result<(), Unsupported> {
-    let (mut expected, after) = (read(before)?, read(after)?);
+    let (mut expected, after) = (read(before).map_err(Unsupported::Unreadable)?, read(after).map_err(Unsupported::Unproven)?);
     remove(&mut expected, &after, index, added).ok_or_else(|| Unsupported::Unproven("the parsers disagree about the manifest".into()))?;
     compare(&expected, &after)
 }
 
-fn read(text: &str) -> Result<Value, Unsupported> {
-    serde_yaml::from_str(text).map_err(|error| Unsupported::Unproven(format!("a second parser cannot read it: {error}")))
+fn read(text: &str) -> Result<Value, String> {
+    serde_yaml::from_str(text).map_err(|error| format!("a second parser says: {error}"))
 }
 
 fn is_json(text: &str) -> bool {

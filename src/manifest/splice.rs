@@ -107,13 +107,11 @@ fn insert_lines(text: &str, layout: &Layout, at: usize, indent: usize, lines: &[
 /// Removes all lines that `range` is in. When the last of them ends the text without a line end, the one before them goes instead.
 fn remove_lines(text: &str, range: &Range<usize>) -> String {
     let before = &text[..line_start(text, range.start)];
-    match text[range.end..].find('\n') {
-        Some(offset) => before.to_owned() + &text[range.end + offset + 1..],
-        None => {
-            let before = before.strip_suffix('\n').unwrap_or(before);
-            before.strip_suffix('\r').unwrap_or(before).to_owned()
-        }
+    if let Some(offset) = text[range.end..].find('\n') {
+        return before.to_owned() + &text[range.end + offset + 1..];
     }
+    let before = before.strip_suffix('\n').unwrap_or(before);
+    before.strip_suffix('\r').unwrap_or(before).to_owned()
 }
 
 /// Inserts a member behind the one at `after`, or as the only one, with the separator that its neighbours have.

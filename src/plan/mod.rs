@@ -26,7 +26,7 @@ use rollout::Situation;
 use validate::{Goal, Validated};
 
 /// Watches tell what changes; this is for what they miss.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 /// Something changes within seconds, and its watch may have gone down with the API server that is being restarted.
 const SOON: Duration = Duration::from_secs(2);
 /// Something that no one can say when it changes.
@@ -62,6 +62,8 @@ pub struct TargetPlan {
     pub node_uid: String,
     /// `spec.target`.
     pub target: Target,
+    /// [`observed::ANNOTATION_TERM`].
+    pub term: String,
 }
 
 /// What becomes of the collector.
@@ -104,6 +106,7 @@ impl Plan {
 ///
 /// # Guarantees
 /// - At most one grant, and none while any node has one without an outcome, or after one of this generation that did not succeed.
+/// - No grant before every `NodeTracing` carries this term's name, so that an earlier leader can give none beside it.
 /// - No grant before every agent has checked its target, and none while any of them refuses.
 /// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node.
 /// - Applied to its own effect, a plan of the same time is idle.
@@ -117,12 +120,14 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, now };
     let progress = rollout::decide(&situation);
     let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
-    let grant = grant(&situation, &progress);
+    let targets = if finish { Vec::new() } else { targets(v, o) };
+    // The fence of this term comes before its first grant.
+    let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
     let collector = collector_plan(v, o, &nodes, wanted, &without_collector);
     Plan {
         add_finalizer: v.goal == Goal::Trace && !v.has_finalizer,
         orphans: orphans(o),
-        targets: if finish { Vec::new() } else { targets(v, o) },
+        targets,
         collector: if finish { CollectorPlan::Keep } else { collector },
         next_check: next_check(&progress, now),
         grant,
@@ -154,9 +159,11 @@ fn targets(v: &Validated, o: &Observed) -> Vec<TargetPlan> {
             None => true,
             // An orphan is removed first: a node that was replaced under the same name does not inherit a grant.
             Some(n) if n.node_uid != node.uid => false,
-            Some(n) => n.target.as_ref() != Some(&target) || !n.owned_by_node,
+            // An agent does not act on a grant whose target has gone from under it: the node ends what it was granted, and is asked again then.
+            Some(n) if n.in_flight().is_some() => false,
+            Some(n) => n.target.as_ref() != Some(&target) || !n.owned_by_node || n.term.as_ref() != Some(&o.term),
         };
-        write.then(|| TargetPlan { node: name.clone(), node_uid: node.uid.clone(), target })
+        write.then(|| TargetPlan { node: name.clone(), node_uid: node.uid.clone(), target, term: o.term.clone() })
     };
     o.nodes.iter().filter_map(plan_of).collect()
 }

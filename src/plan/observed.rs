@@ -14,6 +14,13 @@ use super::collector;
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ClusterTracingStatus, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
 
+/// On every `NodeTracing`: the term of leadership that wrote it last.
+///
+/// A fence. A controller that sleeps through the end of its term may wake up between its decision and its write. So each new term first
+/// writes its name to every `NodeTracing`, which changes their `resourceVersion`s: from then on a grant of an earlier term, on whichever node,
+/// fails its compare-and-swap. What was granted before is seen by the new term.
+pub const ANNOTATION_TERM: &str = "clustertracing.dev/leadership-term";
+
 /// Everything that a plan is made of, besides the resource and the time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
@@ -25,6 +32,8 @@ pub struct Observed {
     pub collector: ObservedCollector,
     /// The status that stands in the resource: times of transitions are kept from it.
     pub status: ClusterTracingStatus,
+    /// The term of leadership in which this was read.
+    pub term: String,
 }
 
 /// A control-plane node.
@@ -49,6 +58,8 @@ pub struct ObservedNodeTracing {
     pub node_uid: String,
     /// Whether it is owned by the Node of `spec.nodeUid`.
     pub owned_by_node: bool,
+    /// [`ANNOTATION_TERM`].
+    pub term: Option<String>,
     /// `spec.target`.
     pub target: Option<Target>,
     /// `spec.grant`.
@@ -74,8 +85,15 @@ pub struct ObservedCollector {
 
 impl Observed {
     /// Sorts what was read.
-    pub fn new(nodes: &[Node], node_tracings: &[NodeTracing], collector: ObservedCollector, status: ClusterTracingStatus) -> Self {
+    pub fn new(
+        term: &str,
+        nodes: &[Node],
+        node_tracings: &[NodeTracing],
+        collector: ObservedCollector,
+        status: ClusterTracingStatus,
+    ) -> Self {
         Self {
+            term: term.to_owned(),
             nodes: nodes.iter().map(|n| (n.name_any(), n.into())).collect(),
             node_tracings: node_tracings.iter().map(|n| (n.name_any(), n.into())).collect(),
             collector,
@@ -101,6 +119,7 @@ impl From<&NodeTracing> for ObservedNodeTracing {
             uid: object.uid().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             node_uid: object.spec.node_uid.clone(),
+            term: object.annotations().get(ANNOTATION_TERM).cloned(),
             owned_by_node: object.owner_references().iter().any(|o| o.kind == "Node" && o.uid == object.spec.node_uid),
             target: object.spec.target.clone(),
             grant: object.spec.grant.clone(),

@@ -272,14 +272,18 @@ impl WaitingOn {
                 format!("node {node} carries out its change{since}; follow it: kubectl get nodetracing {node} -w")
             }
             Self::Processes { node } => {
-                format!("node {node}: the manifests match, the running processes do not yet; see: kubectl describe nodetracing {node}")
+                format!(
+                    "node {node}: the manifests match, the running processes do not yet; see: kubectl describe nodetracing {node}{}",
+                    let_go(v)
+                )
             }
             Self::NodeNotReady { node } => {
                 format!("node {node} is not Ready, and no other is changed beside it; see: kubectl describe node {node}{}", let_go(v))
             }
             Self::ComponentUnhealthy { node, component } => format!(
                 "{component} on node {node} does not answer its probes, and nothing is changed beside it; see: kubectl -n kube-system \
-                 logs {component}-{node}"
+                 logs {component}-{node}{}",
+                let_go(v)
             ),
             Self::Soak { node, until } => format!("node {node} is watched until {until} before the next is changed (rollout.soakSeconds)"),
             Self::Paused { next } => format!(

@@ -11,7 +11,7 @@ use super::observed::{Observed, ObservedNodeTracing};
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
 use crate::api::clustertracing::SingleNodeDowntime;
-use crate::api::node_tracing::{OutcomeResult, TracingFound, Verdict};
+use crate::api::node_tracing::{OutcomeResult, Step, TracingFound, Verdict};
 use crate::api::{ComponentName, Reason, RolloutMode, State, Target};
 
 /// A check reads a few files. An agent that has not answered after this long is not there.
@@ -42,28 +42,34 @@ const GATES: &[Gate] = &[collector_first, nodes_ready, components_healthy, soake
 /// Where a node stands, from what its agent reports of `target`.
 pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, generation: i64, now: Timestamp) -> Stand {
     let Some(n) = node_tracing else { return Stand::Unanswered { silent: false } };
+    let asked = n.target.as_ref() == Some(target);
+    let answered = n.status.observed_generation >= Some(n.generation);
+    let preflight = n.status.preflight.as_ref().filter(|p| asked && answered && p.revision == target.revision);
+    let refused = preflight.filter(|p| p.verdict == Verdict::Refused && p.reason != Some(Reason::ComponentUnhealthy));
+    let refused = refused.map(|p| Stand::Refused { reason: p.reason.unwrap_or(Reason::InvalidSettings), message: p.message.clone() });
     if n.in_flight().is_some() {
-        return Stand::InFlight { since: n.granted };
+        // An agent that cannot act on its grant says why; one that acts says which step it is at.
+        let idle = n.status.step == Step::Idle;
+        return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted });
     }
     // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh.
     if let Some(o) = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded) {
         let fallback = if o.result == OutcomeResult::Failed { Reason::RollbackFailed } else { Reason::RolledBack };
         return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone() };
     }
-    let asked = n.target.as_ref() == Some(target);
-    let answered = asked && n.status.observed_generation >= Some(n.generation);
-    let Some(preflight) = n.status.preflight.as_ref().filter(|p| answered && p.revision == target.revision) else {
+    let Some(preflight) = preflight else {
         return Stand::Unanswered { silent: asked && n.targeted.is_some_and(|t| now.duration_since(t) > AGENT_ANSWERS_WITHIN) };
     };
+    if let Some(refused) = refused {
+        return refused;
+    }
     let off = [&target.settings.kube_api_server, &target.settings.etcd].iter().all(|c| c.state == State::Disabled);
     match preflight.verdict {
-        Verdict::Refused => {
-            Stand::Refused { reason: preflight.reason.unwrap_or(Reason::InvalidSettings), message: preflight.message.clone() }
-        }
         Verdict::Ready => Stand::Pending { changes: preflight.changes.clone() },
         // With nothing of ours in the manifests, how the node's processes do is not ours to wait for.
         Verdict::Unchanged if off => Stand::UpToDate,
-        Verdict::Unchanged => match n.unhealthy() {
+        // Refused: the manifests match and their processes are not there. That passes, or the component is unhealthy by itself.
+        Verdict::Unchanged | Verdict::Refused => match n.unhealthy() {
             Some(component) => Stand::Unhealthy { component: component.name },
             None if n.status.current_revision.as_ref() == Some(&target.revision) => Stand::UpToDate,
             None => Stand::Settling,

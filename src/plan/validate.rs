@@ -139,6 +139,9 @@ pub struct Invalid {
     pub problem: String,
 }
 
+/// Requests per million.
+const RATE: std::ops::RangeInclusive<i32> = 0..=1_000_000;
+
 impl Invalid {
     fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
@@ -218,7 +221,6 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
         Goal::Trace => within(field, value, &range),
         Goal::Restore | Goal::Release => Ok(value.clamp(*range.start(), *range.end())),
     };
-    const RATE: std::ops::RangeInclusive<i32> = 0..=1_000_000;
     Ok(Validated {
         generation: meta.generation.unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
@@ -381,8 +383,8 @@ fn endpoint(field: &str, text: &str) -> Result<Endpoint, Invalid> {
 /// An endpoint that static pods reach: they use the node's resolver, which knows no cluster names.
 fn node_endpoint(field: &str, text: &str) -> Result<Endpoint, Invalid> {
     let endpoint = endpoint(field, text)?;
-    let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_end_matches('.');
-    if host.ends_with(".svc") || host.contains(".svc.") || host.ends_with(".cluster.local") {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase() + ".";
+    if host.contains(".svc.") || host.ends_with(".cluster.local.") {
         return Err(Invalid::new(
             field,
             "kube-apiserver and etcd are static pods, whose resolver knows no cluster names: give the Service's clusterIP instead",

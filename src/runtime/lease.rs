@@ -1,7 +1,7 @@
 //! Leadership by a `coordination.k8s.io` Lease: acquired and renewed by compare-and-swap on its `resourceVersion`.
 //!
 //! Leadership here is an optimisation, so that two controllers do not compute the same thing. Safety is in the compare-and-swap of each
-//! grant. So a leader whose API server is away does not end: it stops writing when its lease runs out, and goes on when it can renew it.
+//! grant, with the name of the term as a fence. So a leader whose API server is away does not end: it stops writing when its lease runs out, and goes on when it can renew it.
 //!
 //! Own code because no published crate for this builds with the `kube` that the rest uses; it is the algorithm of client-go's
 //! `leaderelection`: a lease is judged by how long it has not changed as seen from here, never by comparing clocks.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -61,6 +61,8 @@ pub struct Elector {
     name: String,
     identity: String,
     seen: Option<Seen>,
+    /// Name of the term; empty before the first.
+    term: String,
     valid_until: watch::Sender<Instant>,
 }
 
@@ -111,7 +113,7 @@ impl Leadership {
 
     /// For tests and single runs: leadership that does not end within a day.
     pub fn assumed() -> Self {
-        Self(watch::channel(Instant::now() + Duration::from_secs(86_400)).1)
+        Self(watch::channel(Instant::now() + Duration::from_hours(24)).1)
     }
 }
 
@@ -119,7 +121,7 @@ impl Elector {
     /// A candidate called `identity`, which must be unique among candidates.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         let valid_until = watch::channel(Instant::now()).0;
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned(), seen: None, valid_until }
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned(), seen: None, term: String::new(), valid_until }
     }
 
     /// Tells whether this candidate leads.
@@ -127,11 +129,11 @@ impl Elector {
         Leadership(self.valid_until.subscribe())
     }
 
-    /// Waits until this candidate holds the lease.
-    pub async fn acquire(&mut self) {
+    /// Waits until this candidate holds the lease, and gives the name of the term that begins: no other term ever has the same.
+    pub async fn acquire(&mut self) -> String {
         loop {
             match self.attempt().await {
-                Ok(true) => return,
+                Ok(true) => return self.term.clone(),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "lease not acquired"),
             }
@@ -173,16 +175,20 @@ impl Elector {
         let found = self.get().await?;
         let spec = found.as_ref().and_then(|l| l.spec.clone());
         let unchanged_for = self.watch_for_change(spec.as_ref(), now);
-        let written = match claim(spec.as_ref(), unchanged_for, &self.identity) {
-            Claim::Wait => false,
-            Claim::Create => self.create().await?,
-            Claim::Renew => self.put(&self.renewed(found.unwrap_or_default(), 0)).await?,
-            Claim::Take => self.put(&self.renewed(found.unwrap_or_default(), 1)).await?,
-        };
-        if written {
-            self.valid_until.send_replace(now + DURATION);
+        let claim = claim(spec.as_ref(), unchanged_for, &self.identity);
+        if claim == Claim::Wait {
+            return Ok(false);
         }
-        Ok(written)
+        // A process that finds its own name on the lease is another process than the one that wrote it: that begins a term, too.
+        let term_begins = self.term.is_empty() || claim != Claim::Renew;
+        let lease = self.renewed(found.unwrap_or_default(), term_begins, Timestamp::now());
+        let written = if claim == Claim::Create { self.create(&lease).await? } else { self.put(&lease).await? };
+        if term_begins {
+            let began = written.spec.and_then(|s| s.acquire_time).map(|t| t.0).unwrap_or_default();
+            self.term = format!("{}@{began}", self.identity);
+        }
+        self.valid_until.send_replace(now + DURATION);
+        Ok(true)
     }
 
     /// How long the lease has been as it is, by the local clock.
@@ -197,16 +203,16 @@ impl Elector {
         }
     }
 
-    fn renewed(&self, mut lease: Lease, transitions: i32) -> Lease {
-        let now = MicroTime(Timestamp::now());
+    fn renewed(&self, mut lease: Lease, term_begins: bool, now: Timestamp) -> Lease {
+        lease.metadata.name = Some(self.name.clone());
         let spec = lease.spec.get_or_insert_default();
-        if transitions > 0 || spec.acquire_time.is_none() {
-            spec.acquire_time = Some(now.clone());
+        if term_begins {
+            spec.acquire_time = Some(MicroTime(now));
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
         }
-        spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(transitions));
         spec.holder_identity = Some(self.identity.clone());
         spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
-        spec.renew_time = Some(now);
+        spec.renew_time = Some(MicroTime(now));
         lease
     }
 
@@ -216,24 +222,19 @@ impl Elector {
         answer.map_err(|source| Error::Read { name: self.name.clone(), source })
     }
 
-    async fn create(&self) -> Result<bool, Error> {
-        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-        let lease = self.renewed(Lease { metadata, spec: None }, 0);
-        self.written(timeout(REQUEST_TIMEOUT, self.api.create(&PostParams::default(), &lease)).await)
+    async fn create(&self, lease: &Lease) -> Result<Lease, Error> {
+        self.written(timeout(REQUEST_TIMEOUT, self.api.create(&PostParams::default(), lease)).await)
     }
 
     /// Replaces the lease as it was read: `metadata.resourceVersion` makes it a compare-and-swap.
-    async fn put(&self, lease: &Lease) -> Result<bool, Error> {
+    async fn put(&self, lease: &Lease) -> Result<Lease, Error> {
         self.written(timeout(REQUEST_TIMEOUT, self.api.replace(&self.name, &PostParams::default(), lease)).await)
     }
 
-    fn written(&self, answer: Result<Result<Lease, kube::Error>, tokio::time::error::Elapsed>) -> Result<bool, Error> {
-        match answer {
-            Ok(Ok(_)) => Ok(true),
-            // A conflict too is only a failed try: the next one reads who was faster.
-            Ok(Err(source)) => Err(Error::Write { name: self.name.clone(), source }),
-            Err(_) => Err(Error::Timeout { name: self.name.clone() }),
-        }
+    fn written(&self, answer: Result<Result<Lease, kube::Error>, tokio::time::error::Elapsed>) -> Result<Lease, Error> {
+        // A conflict too is only a failed try: the next one reads who was faster.
+        let answer = answer.map_err(|_| Error::Timeout { name: self.name.clone() })?;
+        answer.map_err(|source| Error::Write { name: self.name.clone(), source })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clustertracing::api::clustertracing::ClusterTracingStatus;
-use clustertracing::api::node_tracing::{ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, TracingFound, Verdict};
+use clustertracing::api::node_tracing::{ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep, TracingFound, Verdict};
 use clustertracing::api::{
     self, ClusterTracing, ComponentName, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
 };
@@ -11,7 +11,7 @@ use clustertracing::plan::events::{self, NewEvent};
 use clustertracing::plan::observed::{Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::status::{invalid_status, status};
 use clustertracing::plan::validate::{Installation, validate};
-use clustertracing::plan::{CollectorPlan, Plan, plan};
+use clustertracing::plan::{CollectorPlan, GrantPlan, Plan, plan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) slow: bool,
     /// The agent refuses every target that is not "off".
     pub(crate) refuses: Option<Reason>,
+    /// The agent refuses whatever it is asked, and acts on no grant.
+    pub(crate) stuck: Option<Reason>,
     /// The next changes end so.
     pub(crate) fails: Option<(OutcomeResult, Reason)>,
     /// A component that does not answer its probes.
@@ -43,6 +45,10 @@ pub(crate) struct World {
     /// Collectors start when they are asked to.
     pub(crate) collectors_start: bool,
     pub(crate) now: Timestamp,
+    /// The term of leadership of the controller that takes turns.
+    pub(crate) term: u32,
+    /// A grant that a controller of an earlier term decided on and has not written yet, with the object that it read.
+    pub(crate) asleep: Option<(GrantPlan, ObservedNodeTracing)>,
     uids: u32,
 }
 
@@ -72,6 +78,8 @@ impl World {
             node_tracings: BTreeMap::new(),
             collector: ObservedCollector::default(),
             collectors_start: true,
+            term: 1,
+            asleep: None,
             now: "2026-11-21T12:00:00Z".parse().expect("a time"),
             uids: 0,
         };
@@ -88,7 +96,7 @@ impl World {
         self.machines.insert(name.to_owned(), Machine::default());
     }
 
-    /// The Node object goes. Its NodeTracing goes later, by garbage collection: see [`World::collect_garbage`].
+    /// The Node object goes. Its `NodeTracing` goes later, by garbage collection: see [`World::collect_garbage`].
     pub(crate) fn remove_node(&mut self, name: &str) {
         self.nodes.remove(name);
         self.machines.remove(name);
@@ -132,6 +140,7 @@ impl World {
             nodes: self.nodes.clone(),
             node_tracings: self.node_tracings.clone(),
             collector: self.collector.clone(),
+            term: format!("term-{}", self.term),
             status: self.resource.as_ref().and_then(|r| r.status.clone()).unwrap_or_default(),
         }
     }
@@ -172,6 +181,23 @@ impl World {
         self.clone().turn()
     }
 
+    /// The controller decides on its next write and goes to sleep. Another one leads.
+    pub(crate) fn fall_asleep(&mut self) {
+        let grant = self.clone_turn().and_then(|t| t.plan).and_then(|p| p.grant);
+        self.asleep = grant.and_then(|g| self.node_tracings.get(&g.node).cloned().map(|n| (g, n)));
+        self.term += 1;
+    }
+
+    /// The controller that slept makes its write: a compare-and-swap, which fails when the object has changed.
+    pub(crate) fn wake_up(&mut self) {
+        let Some((grant, read)) = self.asleep.take() else { return };
+        if let Some(n) = self.node_tracings.get_mut(&grant.node).filter(|n| **n == read) {
+            n.grant = Some(grant.grant);
+            n.generation += 1;
+            n.granted = Some(self.now);
+        }
+    }
+
     fn apply(&mut self, plan: &Plan) {
         if plan.add_finalizer
             && let Some(resource) = &mut self.resource
@@ -188,8 +214,12 @@ impl World {
             let n = self.node_tracings.entry(target.node.clone()).or_insert_with(|| ObservedNodeTracing { uid, ..Default::default() });
             n.node_uid.clone_from(&target.node_uid);
             n.owned_by_node = true;
-            n.target = Some(target.target.clone());
-            n.generation += 1;
+            n.term = Some(target.term.clone());
+            // The API server counts changes of the spec alone, and keeps the time of a write that changed nothing.
+            if n.target.as_ref() != Some(&target.target) {
+                n.target = Some(target.target.clone());
+                n.generation += 1;
+            }
             n.targeted = Some(self.now);
         }
         match &plan.collector {
@@ -241,14 +271,22 @@ impl World {
         }
         let Some(target) = n.target.clone() else { return };
         if let Some(grant) = n.in_flight().cloned() {
-            if machine.slow {
+            if machine.stuck.is_some() {
+                report(machine, &target.settings, &mut n.status);
+                n.status.observed_generation = Some(n.generation);
                 return;
             }
-            let result = if grant.revision == target.revision {
-                machine.fails.map_or((OutcomeResult::Succeeded, None), |(result, reason)| (result, Some(reason)))
-            } else {
-                (OutcomeResult::Refused, Some(Reason::ManifestChanged))
-            };
+            if machine.slow {
+                n.status.step = ApiStep::Verifying;
+                return;
+            }
+            if grant.revision != target.revision {
+                // Not acted on, and never ended.
+                report(machine, &target.settings, &mut n.status);
+                n.status.observed_generation = Some(n.generation);
+                return;
+            }
+            let result = machine.fails.map_or((OutcomeResult::Succeeded, None), |(result, reason)| (result, Some(reason)));
             if result.0 == OutcomeResult::Succeeded {
                 machine.carries = carried(&target.settings);
             }
@@ -290,12 +328,13 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
     let wanted = carried(target);
     let changes: Vec<_> =
         components.into_iter().filter(|name| state(machine.carries.as_ref(), *name) != state(wanted.as_ref(), *name)).collect();
-    let refused = machine.refuses.filter(|_| wanted.is_some() && !changes.is_empty());
+    let refused = machine.stuck.or_else(|| machine.refuses.filter(|_| wanted.is_some() && !changes.is_empty()));
     let (verdict, message) = match refused {
         Some(_) => (Verdict::Refused, "/etc/kubernetes/manifests/etcd.yaml: the agent's words".to_owned()),
         None if changes.is_empty() => (Verdict::Unchanged, String::new()),
         None => (Verdict::Ready, String::new()),
     };
+    status.step = ApiStep::Idle;
     let settled = verdict == Verdict::Unchanged;
     status.current_revision = settled.then(|| target.revision());
     status.components = components
