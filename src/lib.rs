@@ -35,5 +35,8 @@
 pub mod agent;
 pub mod api;
 pub mod component;
+pub mod controller;
 pub mod host;
 pub mod manifest;
+pub mod plan;
+pub mod runtime;

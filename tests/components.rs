@@ -7,8 +7,11 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test components` writes the outputs anew: read the difference before you commit it.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clustertracing::api::node_tracing::{NodeSettings, TracingFound};
 use clustertracing::api::{ComponentName, Reason, State};
@@ -65,12 +68,19 @@ fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
 /// The cases that can be traced.
 fn accepted() -> Vec<Case> {
     let families = ["kubeadm", "kind", "kubespray", "shapes"];
-    let folders = families.iter().flat_map(|family| subfolders(&root().join("tests/manifests").join(family)));
+    families.iter().flat_map(|family| subfolders(&root().join("tests/manifests").join(family))).map(case).collect()
+}
+
+fn accepted_case(path: &str) -> Case {
+    case(root().join("tests/manifests").join(path))
+}
+
+fn case(folder: PathBuf) -> Case {
     let file = |folder: PathBuf| ManifestFile {
         name: format!("{}.yaml", name(&folder)),
         text: fs::read_to_string(folder.join("in.yaml")).unwrap(),
     };
-    folders.map(|folder| Case { files: subfolders(&folder).into_iter().map(file).collect(), settings: settings(&folder), folder }).collect()
+    Case { files: subfolders(&folder).into_iter().map(file).collect(), settings: settings(&folder), folder }
 }
 
 fn changed(case: &Case, files: &[ManifestFile], settings: &NodeSettings) -> Vec<Change> {
@@ -191,7 +201,7 @@ fn a_rate_of_kube_apiserver_leaves_etcd_as_it_is() {
 
 #[test]
 fn a_rate_of_etcd_leaves_kube_apiserver_as_it_is() {
-    let case = accepted().into_iter().find(|case| case.folder.ends_with("kubeadm/1.36.3")).unwrap();
+    let case = accepted_case("kubeadm/1.36.3");
     let on = changed(&case, &case.files, &case.settings);
     let mut other_rate = case.settings.clone();
     other_rate.etcd.sampling_rate_per_million = 1_000;
@@ -236,7 +246,7 @@ fn the_file_that_argv_names_is_the_file_that_is_written() {
 
 #[test]
 fn a_flag_that_somebody_adds_beside_ours_is_a_conflict() {
-    let case = accepted().into_iter().find(|case| case.folder.ends_with("kubeadm/1.36.3")).unwrap();
+    let case = accepted_case("kubeadm/1.36.3");
     let mut files = written(&changed(&case, &case.files, &case.settings));
     let etcd = files.iter_mut().find(|file| file.name == "etcd.yaml").unwrap();
     etcd.text = etcd.text.replace("    - --data-dir", "    - --experimental-distributed-tracing-sampling-rate=1000000\n    - --data-dir");
@@ -249,7 +259,7 @@ fn a_flag_that_somebody_adds_beside_ours_is_a_conflict() {
 
 #[test]
 fn files_of_other_pods_are_passed_over() {
-    let case = accepted().into_iter().find(|case| case.folder.ends_with("kubeadm/1.36.3")).unwrap();
+    let case = accepted_case("kubeadm/1.36.3");
     let mut files = case.files.clone();
     let expected = find(&files).unwrap();
     let other = |name: &str, text: &str| ManifestFile { name: name.to_owned(), text: text.to_owned() };
@@ -266,7 +276,7 @@ fn files_of_other_pods_are_passed_over() {
 
 #[test]
 fn a_version_that_is_known_from_elsewhere_wins_over_the_tag() {
-    let case = accepted().into_iter().find(|case| case.folder.ends_with("kubeadm/1.36.3")).unwrap();
+    let case = accepted_case("kubeadm/1.36.3");
     let refusal = |versions| change_with_versions(&case.files, &case.settings, NODE, versions).map_err(|refusal| refusal.reason);
     let old_etcd = Versions { etcd: Some(Version::new(3, 5, 4)), ..Versions::default() };
     assert_eq!(refusal(old_etcd), Err(Reason::UnsupportedVersion));
@@ -278,6 +288,100 @@ fn a_version_that_is_known_from_elsewhere_wins_over_the_tag() {
     assert_eq!(change(&files, &case.settings, NODE).map_err(|refusal| refusal.reason), Err(Reason::UnsupportedVersion));
     let known = Versions { kube_apiserver: Some(Version::new(1, 36, 3)), ..Versions::default() };
     assert!(change_with_versions(&files, &case.settings, NODE, known).is_ok());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 96, failure_persistence: None, ..Default::default() })]
+
+    /// Whoever can write settings cannot make them more than the values of the flags that are meant.
+    #[test]
+    fn settings_of_an_enemy_are_refused_or_become_the_flags_that_are_meant(
+        endpoint in hostile(), node in hostile(), rate in -5..1_000_005_i32, etcd_rate in -5..1_000_005_i32, grace in -2..3603_i32,
+    ) {
+        let case = accepted_case("kubeadm/1.36.3");
+        let mut settings = case.settings.clone();
+        settings.endpoint.clone_from(&endpoint);
+        settings.kube_api_server.sampling_rate_per_million = rate;
+        settings.etcd.sampling_rate_per_million = etcd_rate;
+        settings.watch_termination_grace_seconds = grace;
+        match change(&case.files, &settings, &node) {
+            Err(refusal) => assert_eq!(refusal.reason, Reason::InvalidSettings, "{refusal}"),
+            Ok(changes) => {
+                let before = find(&case.files).unwrap();
+                let added: Vec<&[String]> = changes.iter().zip(&before).map(|(after, before)| &after.argv[before.argv.len()..]).collect();
+                let mut kube_apiserver = vec![format!("--tracing-config-file={}", changes[0].needs[0].0)];
+                kube_apiserver.extend((grace > 0).then(|| format!("--shutdown-watch-termination-grace-period={grace}s")));
+                let etcd = [
+                    "--enable-distributed-tracing=true".to_owned(),
+                    format!("--distributed-tracing-address={endpoint}"),
+                    format!("--distributed-tracing-instance-id={node}"),
+                    format!("--distributed-tracing-sampling-rate={etcd_rate}"),
+                ];
+                assert_eq!(added, [&kube_apiserver[..], &etcd[..]]);
+                let file: serde_json::Value = serde_yaml::from_str(&changes[0].needs[0].1).unwrap();
+                assert_eq!((file["endpoint"].as_str(), file["samplingRatePerMillion"].as_i64()), (Some(endpoint.as_str()), Some(rate.into())));
+            }
+        }
+    }
+}
+
+/// Texts that break out of YAML, of a flag or of a path, and, so that the way in is tried too, many that do not.
+fn hostile() -> impl proptest::strategy::Strategy<Value = String> {
+    proptest::prop_oneof![
+        6 => "[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?",
+        12 => "[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?:[1-9][0-9]{0,4}",
+        2 => "\\[[0-9a-f:]{2,12}\\]:4317",
+        2 => "[a-z$(){}:,#&*!|>'\"%@`\\[\\]\n\t =./-]{0,12}(:4317)?",
+        1 => ".{0,8}",
+    ]
+}
+
+/// The programs that the testbed has built: component, version, path.
+fn built_programs() -> Vec<(ComponentName, Version, PathBuf)> {
+    let cache = std::env::var_os("TESTBED_CACHE").map(PathBuf::from);
+    let bin = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/clustertracing-testbed")).join("bin");
+    let entries = fs::read_dir(&bin).unwrap_or_else(|error| panic!("{}: {error}", bin.display()));
+    let program = |path: PathBuf| {
+        let name = name(&path);
+        let (component, version, path) = match name.split_once('-')? {
+            ("kubernetes", version) => (ComponentName::KubeApiserver, version, path.join("kube-apiserver")),
+            ("etcd", version) => (ComponentName::Etcd, version, path),
+            _ => return None,
+        };
+        Some((component, version.parse().ok()?, path)).filter(|(_, _, path)| path.is_file())
+    };
+    entries.filter_map(|entry| program(entry.unwrap().path())).collect()
+}
+
+/// What no reading of sources can vouch for: each program that is there is given its flags and gates, with `--version`, which makes it
+/// leave after it has understood them.
+#[test]
+#[ignore = "needs the programs that tests/testbed/build.sh makes"]
+fn real_programs_understand_the_new_arguments() {
+    let cases = accepted();
+    let mut understood = Vec::new();
+    for (component, version, program) in built_programs() {
+        let of_the_same_minor = |case: &&Case| {
+            case.folder.parent().unwrap().ends_with("kubeadm")
+                && find(&case.files).unwrap().iter().any(|found| {
+                    let tag: Option<Version> = found.version.as_ref().and_then(|tag| tag.parse().ok());
+                    found.component == component && tag.is_some_and(|tag| (tag.major, tag.minor) == (version.major, version.minor))
+                })
+        };
+        let Some(case) = cases.iter().find(of_the_same_minor) else { continue };
+        let versions = match component {
+            ComponentName::KubeApiserver => Versions { kube_apiserver: Some(version), ..Versions::default() },
+            ComponentName::Etcd => Versions { etcd: Some(version), ..Versions::default() },
+        };
+        let changes = change_with_versions(&case.files, &case.settings, NODE, versions).unwrap();
+        let argv = &of(&changes, component).unwrap().argv;
+        let output = Command::new(&program).args(&argv[1..]).arg("--version").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} refuses {argv:?}: {stderr}", program.display());
+        understood.push(format!("{component} {version}"));
+    }
+    println!("understood by {understood:?}");
+    assert!(understood.len() >= 2, "only {understood:?} were there to ask");
 }
 
 #[test]

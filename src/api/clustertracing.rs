@@ -394,6 +394,8 @@ pub enum NodeState {
     Pending,
     /// It is being changed.
     Changing,
+    /// Its manifests carry the requested settings, and a component does not answer its own probes.
+    Unhealthy,
     /// Its agent refused the settings; nothing was written.
     Refused,
     /// Its change failed, and its original manifests are back.

@@ -68,6 +68,8 @@ pub enum Reason {
     ComponentUnhealthy,
     /// `rollout.paused` is set.
     Paused,
+    /// The node that was changed last is watched before the next one is changed (`rollout.soakSeconds`).
+    Soaking,
 
     // --- a person is needed
     /// A manifest has a shape that cannot be edited safely. Nothing was written.
@@ -82,8 +84,10 @@ pub enum Reason {
     DuplicateManifest,
     /// No node carries the control-plane label, or none matches `rollout.nodeSelector`.
     NoControlPlaneNodes,
-    /// The settings are refused by the agent's own check. Nothing was written.
+    /// The settings are refused by the controller's or the agent's own check. Nothing was written.
     InvalidSettings,
+    /// The change would interrupt the API, and `rollout.singleNodeDowntime` is `Refused`. Nothing was written.
+    DowntimeRefused,
     /// The node's files could not be read or written before the change; nothing was changed.
     NodeFilesUnwritable,
     /// The record of a change that was under way on the node cannot be read. Nothing is done there until a person has looked.
@@ -96,8 +100,26 @@ pub enum Reason {
     HealthTimeout,
     /// The kubelet did not act on the new manifest; the original manifests are back.
     KubeletNotReacting,
+    /// The change did not succeed, and the agent gave no closer reason; the original manifests are back.
+    RolledBack,
     /// Going back failed: a person must look at the node now.
     RollbackFailed,
+
+    // --- what happened (Events)
+    /// A node was given permission to change, and is about to.
+    NodeGranted,
+    /// A node carries new settings, verified.
+    NodeChanged,
+    /// The resource is gone, and every node has its original manifests back.
+    Restored,
+    /// The resource is gone, and nodes were left as they are, as a person asked.
+    Released,
+
+    // --- the collector
+    /// A collector takes spans on every selected node.
+    CollectorReady,
+    /// Spans go to an endpoint that somebody else runs; the operator does not watch it.
+    ExternalEndpoint,
 
     // --- proof
     /// Not measured by this version.

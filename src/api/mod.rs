@@ -3,8 +3,10 @@
 //!
 //! Plain values only: nothing here talks to an API server or to a node.
 
+#[expect(unreachable_pub, reason = "kube's derive makes public items in a private scope")]
 pub mod clustertracing;
 pub mod condition;
+#[expect(unreachable_pub, reason = "kube's derive makes public items in a private scope")]
 pub mod node_tracing;
 
 pub use clustertracing::{

@@ -1,1 +1,33 @@
-fn main() {}
+//! The controller's program: arguments, log output, client, run.
+
+use clap::Parser;
+use clustertracing::controller;
+use clustertracing::plan::validate::Installation;
+use clustertracing::runtime::telemetry::{self, LogFormat};
+
+/// Turns tracing of kube-apiserver and etcd on, one control-plane node at a time, and takes it back.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Namespace that the operator runs in.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Image of the collector, where the resource names none.
+    #[arg(long, env = "COLLECTOR_IMAGE")]
+    collector_image: String,
+    /// Name of this process among candidates for leadership.
+    #[arg(long, env = "POD_NAME")]
+    identity: String,
+    /// How log lines look. What is logged is set by `RUST_LOG`.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Args { namespace, collector_image, identity, log_format } = Args::parse();
+    telemetry::init(log_format);
+    let client = kube::Client::try_default().await?;
+    controller::run(client, Installation { namespace, collector_image }, &identity).await?;
+    Ok(())
+}

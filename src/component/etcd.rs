@@ -1,7 +1,7 @@
 //! etcd: flags whose names differ by version, and versions that cannot do what is asked.
 
 use super::version::Version;
-use super::{Addition, Obstacle, Wanted};
+use super::{Addition, Fault, Obstacle, Wanted, obstacle};
 use crate::api::Reason;
 use crate::manifest::{Edit, Manifest};
 
@@ -57,6 +57,12 @@ pub(super) static TABLE: &[Row] = &[
 
 /// The newest minor version that the table is known to be right for.
 pub(super) const NEWEST_KNOWN: Version = Version::new(3, 7, 0);
+
+/// Known faults: this one is in the library that tracing switches on. etcd's clients have certificates, so it is told and not refused.
+#[rustfmt::skip]
+pub(super) static FAULTS: &[Fault] = &[
+    Fault { from: Version::new(3, 5, 5), fixed_in: Version::new(3, 5, 11), what: "has CVE-2023-47108: a client can exhaust its memory through the tracing library" },
+];
 
 /// Environment of the exporter in etcd: milliseconds that a batch may take. 3.7 waits for its last batch before it ends: 10 s with the
 /// exporter's default, when the collector is dead. Earlier versions do not wait.
@@ -116,7 +122,7 @@ fn flags(wanted: &Wanted) -> Result<Flags, Obstacle> {
             format!("etcd {version} has no sampling rate of its own, and {rate} per million are asked for"),
             format!(
                 "upgrade etcd to {first} or later, or trace it under sampled API requests only: {}",
-                super::patch(r#"{"etcd":{"samplingRatePerMillion":0}}"#)
+                obstacle::patch(r#"{"etcd":{"samplingRatePerMillion":0}}"#)
             ),
         ));
     }

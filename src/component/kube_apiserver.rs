@@ -1,7 +1,8 @@
 //! kube-apiserver: a configuration file, the flag that names it, and what keeps a dead collector from holding up a restart.
 
+use super::obstacle::FROM_KUBEADM;
 use super::version::Version;
-use super::{Addition, Obstacle, STATE_DIR, Wanted};
+use super::{Addition, Fault, Obstacle, STATE_DIR, Wanted};
 use crate::api::Reason;
 use crate::api::node_tracing::hex12;
 use crate::manifest::{Edit, FileMount, Manifest};
@@ -65,16 +66,9 @@ pub(super) static TABLE: &[Row] = &[
 /// The newest minor version that the table is known to be right for.
 pub(super) const NEWEST_KNOWN: Version = Version::new(1, 37, 0);
 
-/// A fault of a few releases that tracing neither causes nor makes worse: told, and no reason to refuse.
-pub(super) struct Fault {
-    pub(super) from: Version,
-    pub(super) fixed_in: Version,
-    pub(super) what: &'static str,
-}
-
 const METRICS_LEAK: &str = "leaks memory through its OpenTelemetry metrics, traced or not";
 
-/// Known faults.
+/// Known faults: tracing neither causes this one nor makes it worse.
 #[rustfmt::skip]
 pub(super) static FAULTS: &[Fault] = &[
     Fault { from: Version::new(1, 29, 0), fixed_in: Version::new(1, 29, 10), what: METRICS_LEAK },
@@ -148,16 +142,13 @@ fn tracing_file(config_api: &str, endpoint: &str, rate: i32) -> String {
 fn check_gate(row: &Row, version: Version, set: &[(String, bool)]) -> Result<Vec<(String, bool)>, Obstacle> {
     let value = |name: &str| set.iter().rev().find(|(gate, _)| gate == name).map(|(_, value)| *value);
     let conflict = |cause: String, remedy: String| Err(Obstacle { reason: Reason::Conflict, cause, remedy });
-    let extra_args = "and from apiServer.extraArgs of kubeadm's configuration (kubectl -n kube-system edit configmap kubeadm-config)";
+    let remove = || format!("remove {GATE} from --{FEATURE_GATES} in the manifest and {FROM_KUBEADM}");
     match (row.gate, value(GATE)) {
         (Gate::Gone, Some(value)) => conflict(
             format!("--{FEATURE_GATES} sets {GATE}={value}, and kube-apiserver {version} does not start with a gate that it does not know"),
-            format!("remove {GATE} from --{FEATURE_GATES} {extra_args}"),
+            remove(),
         ),
-        (_, Some(false)) => conflict(
-            format!("--{FEATURE_GATES} switches tracing off ({GATE}=false)"),
-            format!("remove {GATE} from --{FEATURE_GATES} {extra_args}"),
-        ),
+        (_, Some(false)) => conflict(format!("--{FEATURE_GATES} switches tracing off ({GATE}=false)"), remove()),
         (Gate::On, None) if value(GATE_GROUP) == Some(false) => conflict(
             format!("--{FEATURE_GATES} switches tracing off ({GATE_GROUP}=false)"),
             format!("add {GATE}=true to --{FEATURE_GATES}"),
@@ -170,11 +161,7 @@ fn check_gate(row: &Row, version: Version, set: &[(String, bool)]) -> Result<Vec
 /// What an administrator should know, and what stops nothing.
 fn warnings(row: &Row, wanted: &Wanted, manifest: &Manifest) -> Vec<String> {
     let version = wanted.version;
-    let mut warnings: Vec<String> = FAULTS
-        .iter()
-        .filter(|fault| (fault.from..fault.fixed_in).contains(&version))
-        .map(|fault| format!("kube-apiserver {version} {}: upgrade to {} or later", fault.what, fault.fixed_in))
-        .collect();
+    let mut warnings = Vec::new();
     if wanted.settings.watch_termination_grace_seconds > 0 && !row.watch_grace {
         warnings.push(format!("kube-apiserver {version} does not know --{WATCH_GRACE}: watchTerminationGraceSeconds has no effect"));
     }

@@ -1,15 +1,14 @@
 //! The tables for people: docs/versions.md is this text, and a test keeps it so.
 
-use super::kube_apiserver::{Fault, Gate};
-use super::version::Version;
-use super::{etcd, kube_apiserver};
+use super::kube_apiserver::Gate;
+use super::{Fault, Version, etcd, kube_apiserver};
 
 /// The versions that can be traced, and what each gets, as Markdown.
 pub fn reference() -> String {
     let etcd = table(["version", "flags", "rate of its own"], etcd_rows());
     let kube_apiserver = table(["version", "tracing file", "feature gate", "grace for open watches"], kube_apiserver_rows());
     let (etcd_env, kube_apiserver_env) = (environment(etcd::ENV), environment(kube_apiserver::ENV));
-    let faults = kube_apiserver::FAULTS.iter().map(fault).collect::<Vec<_>>().concat();
+    let (etcd_faults, kube_apiserver_faults) = (faults(etcd::FAULTS), faults(kube_apiserver::FAULTS));
     format!(
         "\
 # What each version gets
@@ -33,14 +32,17 @@ set it. With `--egress-selector-config-file`, spans go the way of its `controlpl
 
 Known faults, told as a warning:
 
-{faults}
+{kube_apiserver_faults}
 ## etcd
 
 {etcd}
 Always: the instance id is the node's name; in the environment {etcd_env}, unless the container has it already.
 An etcd that reads `--config-file` ignores all flags, and is refused as `UnsupportedManifest`. Where no static pod of the node runs etcd,
 kube-apiserver alone is traced, with a warning.
-"
+
+Known faults, told as a warning:
+
+{etcd_faults}"
     )
 }
 
@@ -96,8 +98,9 @@ fn environment(env: &[(&str, &str)]) -> String {
     env.iter().map(|(name, value)| format!("`{name}={value}`")).collect::<Vec<_>>().join(" and ")
 }
 
-fn fault(fault: &Fault) -> String {
-    format!("- {} to before {}: {}\n", fault.from, fault.fixed_in, fault.what)
+fn faults(faults: &[Fault]) -> String {
+    let line = |fault: &Fault| format!("- {} to before {} {}\n", fault.from, fault.fixed_in, fault.what);
+    faults.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn none() -> String {

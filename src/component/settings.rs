@@ -47,7 +47,7 @@ fn check_rate(rate: i32) -> Result<(), String> {
 /// `host:port`, nothing else: no scheme, no white space, no `$` (the kubelet expands `$(NAME)` in arguments), no comma.
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
     let problem = |what: &str| Err(format!("the endpoint {endpoint:?} {what}"));
-    let Some((host, port)) = endpoint.rsplit_once(':') else { return problem("is not host:port") };
+    let Some((host, port)) = endpoint.rsplit_once(':') else { return problem("must be host:port") };
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     if !digits || port.starts_with('0') || port.parse::<u16>().is_err() {
         return problem("has no port within 1..65535");
@@ -57,7 +57,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
         address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_link_local())
     } else {
         if !is_dns_name(&host.to_ascii_lowercase()) {
-            return problem("is not host:port without a scheme");
+            return problem("must be host:port without a scheme");
         }
         host.starts_with("169.254.")
     };

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn the_note_reads_as_it_was_written() {
         let text = "flag:a,flag:feature-gates,gate:X,volume:clustertracing,env:B,key:env,key:annotations";
-        assert_eq!(Added::parse(text, 1).unwrap().to_string(), text);
+        assert_eq!(Added::parse(text, 1).map(|added| added.to_string()), Ok(text.to_owned()));
     }
 
     #[test]

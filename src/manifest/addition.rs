@@ -170,14 +170,10 @@ fn append(text: &str, pod: &Pod<'_>, parent: &Node, key: &str, item: New) -> Res
 
 fn annotate(text: &str, pod: &Pod<'_>, note: &str) -> Result<String, Unsupported> {
     let value = New::text(note);
-    match pod.metadata.get(ANNOTATIONS) {
-        Some(annotations) => {
-            let last = annotations.entries().len().saturating_sub(1);
-            insert_entry(text, pod.root, annotations, last, ANNOTATION_ADDED, &value)
-        }
-        None => {
-            let last = pod.metadata.entries().len().saturating_sub(1);
-            insert_entry(text, pod.root, pod.metadata, last, ANNOTATIONS, &New::Mapping(vec![(ANNOTATION_ADDED, value)]))
-        }
+    if let Some(annotations) = pod.metadata.get(ANNOTATIONS) {
+        let last = annotations.entries().len().saturating_sub(1);
+        return insert_entry(text, pod.root, annotations, last, ANNOTATION_ADDED, &value);
     }
+    let last = pod.metadata.entries().len().saturating_sub(1);
+    insert_entry(text, pod.root, pod.metadata, last, ANNOTATIONS, &New::Mapping(vec![(ANNOTATION_ADDED, value)]))
 }

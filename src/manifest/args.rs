@@ -119,7 +119,7 @@ mod tests {
         ];
         for (word, without) in cases {
             let mut word = word.to_owned();
-            let range = gate_range(&word, "X").unwrap();
+            let range = gate_range(&word, "X").expect("it has the gate");
             word.replace_range(range, "");
             assert_eq!(word, without);
         }

@@ -65,7 +65,7 @@ impl Layout {
         match new {
             New::Mapping(entries) => entries.iter().flat_map(|(key, value)| self.entry_lines(key, value, dash)).collect(),
             New::List(items) => items.iter().flat_map(|item| self.item_lines(item, 1, dash)).collect(),
-            scalar => vec![self.flow_scalar(scalar, false, false)],
+            scalar => vec![scalar_text(scalar, false, false)],
         }
     }
 
@@ -74,7 +74,7 @@ impl Layout {
         let indent = match value {
             New::Mapping(_) => self.step,
             New::List(_) => dash,
-            scalar => return vec![format!("{key}: {}", self.flow_scalar(scalar, false, false))],
+            scalar => return vec![format!("{key}: {}", scalar_text(scalar, false, false))],
         };
         let below = self.block_lines(value, dash);
         std::iter::once(format!("{key}:")).chain(below.iter().map(|line| " ".repeat(indent) + line)).collect()
@@ -93,7 +93,7 @@ impl Layout {
         let (open, close, members): (_, _, Vec<String>) = match new {
             New::Mapping(entries) => ('{', '}', entries.iter().map(|(key, value)| self.flow_entry(key, value, json, inner)).collect()),
             New::List(items) => ('[', ']', items.iter().map(|item| self.flow(item, json, inner)).collect()),
-            scalar => return self.flow_scalar(scalar, json, true),
+            scalar => return scalar_text(scalar, json, true),
         };
         match (indent, inner) {
             (Some(indent), Some(inner)) => {
@@ -109,12 +109,13 @@ impl Layout {
         let key = scalar::write(key, if json { Quoting::Double } else { Quoting::Plain }, true);
         format!("{key}:{}{}", if self.spaced { " " } else { "" }, self.flow(value, json, indent))
     }
+}
 
-    fn flow_scalar(&self, new: &New, json: bool, in_flow: bool) -> String {
-        match new {
-            New::Text(value, quoting) => scalar::write(value, if json { Quoting::Double } else { *quoting }, in_flow),
-            New::True | New::Mapping(_) | New::List(_) => "true".to_owned(),
-        }
+/// A value that is no collection.
+fn scalar_text(new: &New, json: bool, in_flow: bool) -> String {
+    match new {
+        New::Text(value, quoting) => scalar::write(value, if json { Quoting::Double } else { *quoting }, in_flow),
+        New::True | New::Mapping(_) | New::List(_) => "true".to_owned(),
     }
 }
 

@@ -13,20 +13,28 @@ use crate::api::ANNOTATION_ADDED;
 
 /// Proves that `after` is `before` with the addition in the container at `index`, and nothing else.
 pub(super) fn added(before: &str, after: &str, index: usize, addition: &Addition) -> Result<(), Unsupported> {
-    let (mut expected, after) = (read(before)?, read(after)?);
+    if is_json(before) && !is_json(after) {
+        // The kubelet reads a text that begins with `{` as JSON alone.
+        return Err(Unsupported::Unproven("JSON has become YAML".into()));
+    }
+    let (mut expected, after) = (read(before).map_err(Unsupported::Unreadable)?, read(after).map_err(Unsupported::Unproven)?);
     add(&mut expected, index, addition).ok_or_else(|| Unsupported::Unproven("the parsers disagree about the manifest".into()))?;
     compare(&expected, &after)
 }
 
 /// Proves that `after` is `before` without what was added to the container at `index`, and nothing else is missing.
 pub(super) fn removed(before: &str, after: &str, index: usize, added: &Added) -> Result<(), Unsupported> {
-    let (mut expected, after) = (read(before)?, read(after)?);
+    let (mut expected, after) = (read(before).map_err(Unsupported::Unreadable)?, read(after).map_err(Unsupported::Unproven)?);
     remove(&mut expected, &after, index, added).ok_or_else(|| Unsupported::Unproven("the parsers disagree about the manifest".into()))?;
     compare(&expected, &after)
 }
 
-fn read(text: &str) -> Result<Value, Unsupported> {
-    serde_yaml::from_str(text).map_err(|error| Unsupported::Unproven(format!("a second parser cannot read it: {error}")))
+fn read(text: &str) -> Result<Value, String> {
+    serde_yaml::from_str(text).map_err(|error| format!("a second parser says: {error}"))
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 fn compare(expected: &Value, found: &Value) -> Result<(), Unsupported> {
@@ -172,5 +180,103 @@ fn drop_empty(parent: &mut Value, after: &Value, key: &str) {
         && let Some(parent) = parent.as_mapping_mut()
     {
         parent.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Edit, FileMount, addition, component, tree};
+
+    const BEFORE: &str = "
+kind: Pod
+metadata: {name: etcd}
+spec:
+  containers:
+  - name: other
+    image: other:1
+  - name: etcd
+    image: etcd:1
+    command: [etcd, --name=a]
+    env: [{name: THEIRS, value: b}]
+";
+    const AFTER: &str = "
+kind: Pod
+metadata: {name: etcd, annotations: {clustertracing.dev/added: 'flag:x,volume:v,env:OURS,key:volumes,key:volumeMounts,key:annotations'}}
+spec:
+  containers:
+  - name: other
+    image: other:1
+  - name: etcd
+    image: etcd:1
+    command: [etcd, --name=a, --x=1]
+    env: [{name: THEIRS, value: b}, {name: OURS, value: '1'}]
+    volumeMounts: [{mountPath: /f, name: v, readOnly: true}]
+  volumes: [{hostPath: {path: /f, type: File}, name: v}]
+";
+    /// What a wrong edit could have done besides, and where the proof sees it.
+    const MISTAKES: [(&str, &str, &str); 13] = [
+        ("kind: Pod", "kind: Pod\nstatus: {}", ".status"),
+        ("kind: Pod\n", "", ".kind"),
+        ("image: other:1", "image: other:2", ".spec.containers[0].image"),
+        ("image: etcd:1", "image: etcd:2", ".spec.containers[1].image"),
+        ("--name=a", "--name=b", ".spec.containers[1].command[1]"),
+        ("--x=1", "--x=1, --y=2", ".spec.containers[1].command"),
+        ("'1'", "1", ".spec.containers[1].env[1].value"),
+        ("value: b", "value: c", ".spec.containers[1].env[0].value"),
+        ("readOnly: true", "readOnly: false", ".spec.containers[1].volumeMounts[0].readOnly"),
+        ("readOnly: true", "readOnly: 'true'", ".spec.containers[1].volumeMounts[0].readOnly"),
+        ("type: File", "type: FileOrCreate", ".spec.volumes[0].hostPath.type"),
+        ("annotations: {", "annotations: {a: b, ", ".metadata.annotations.a"),
+        ("flag:x,", "", ".metadata.annotations.clustertracing.dev/added"),
+    ];
+
+    fn addition() -> Addition {
+        let edit = Edit {
+            flags: vec![("x".into(), "1".into())],
+            files: vec![FileMount { volume: "v".into(), path: "/f".into() }],
+            env: vec![("OURS".into(), "1".into())],
+            ..Edit::default()
+        };
+        let root = tree::parse(BEFORE).expect("it is YAML");
+        addition::plan(&component(&root, "etcd").expect("it runs etcd"), &edit).expect("it can be edited")
+    }
+
+    #[test]
+    fn the_intended_difference_is_proved_both_ways() {
+        let addition = addition();
+        assert_eq!(added(BEFORE, AFTER, 1, &addition), Ok(()));
+        assert_eq!(removed(AFTER, BEFORE, 1, &addition.added), Ok(()));
+    }
+
+    #[test]
+    fn any_other_difference_is_refused_and_named() {
+        for (right, wrong, place) in MISTAKES {
+            assert!(AFTER.contains(right));
+            let refusal = added(BEFORE, &AFTER.replacen(right, wrong, 1), 1, &addition());
+            assert_eq!(refusal, Err(Unsupported::Unproven(format!("{place} is not as intended"))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn taking_out_more_or_less_than_was_added_is_refused_and_named() {
+        let mistakes = [
+            ("[{name: THEIRS, value: b}]", "[]", ".spec.containers[1].env"),
+            (", --name=a", "", ".spec.containers[1].command"),
+            ("--name=a", "--name=a, --x=1", ".spec.containers[1].command"),
+            ("image: other:1", "image: other:2", ".spec.containers[0].image"),
+            ("{name: etcd}", "{name: etcd, annotations: {a: b}}", ".metadata.annotations.a"),
+        ];
+        for (right, wrong, place) in mistakes {
+            assert!(BEFORE.contains(right));
+            let refusal = removed(AFTER, &BEFORE.replacen(right, wrong, 1), 1, &addition().added);
+            assert_eq!(refusal, Err(Unsupported::Unproven(format!("{place} is not as intended"))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn json_that_has_become_yaml_is_refused() {
+        let (before, after) = ("{\"a\": 1}", "{a: 1}");
+        assert_eq!(added(before, after, 0, &addition()), Err(Unsupported::Unproven("JSON has become YAML".into())));
     }
 }

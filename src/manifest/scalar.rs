@@ -93,7 +93,7 @@ mod tests {
         ];
         for (value, written) in cases {
             assert_eq!(write(value, Quoting::Plain, false), written);
-            let read: serde_yaml::Value = serde_yaml::from_str(&format!("- {written}")).unwrap();
+            let read: serde_yaml::Value = serde_yaml::from_str(&format!("- {written}")).expect("it is YAML");
             assert_eq!(read[0].as_str(), Some(value));
         }
     }

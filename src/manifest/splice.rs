@@ -23,7 +23,7 @@ pub(super) fn append_item(text: &str, root: &Node, list: &Node, new: &New) -> Re
         .items()
         .first()
         .and_then(|item| dash(text, item))
-        .ok_or_else(|| shape(list.line, "a list whose dashes do not each begin a line"))?;
+        .ok_or_else(|| shape(list.line, "a list item that is not on the line of its dash"))?;
     Ok(insert_lines(text, &layout, list.range.end, column, &layout.item_lines(new, gap, layout.dash)))
 }
 
@@ -41,7 +41,9 @@ pub(super) fn insert_entry(text: &str, root: &Node, mapping: &Node, after: usize
     };
     let dash = dash_offset(text, mapping).unwrap_or(layout.dash);
     let lines = layout.entry_lines(key, new, dash);
-    Ok(insert_lines(text, &layout, previous.range().end, column(text, first.key_range.start), &lines))
+    let end = previous.range().end;
+    let end = if previous.value.is_sequence() { behind_disabled_items(text, end) } else { end };
+    Ok(insert_lines(text, &layout, end, column(text, first.key_range.start), &lines))
 }
 
 /// Takes the item at `index` out of a list that has others, or that may stand empty (in flow style).
@@ -76,6 +78,19 @@ pub(super) fn literal_range(text: &str, node: &Node) -> Option<Range<usize>> {
     [node.range.clone(), quoted].into_iter().find(|range| text.get(range.clone()) == Some(value.as_str()))
 }
 
+/// People switch a flag off with a `#` before its dash. Such comments right below a list belong to it, so a new key goes below them.
+fn behind_disabled_items(text: &str, list_end: usize) -> usize {
+    let below = text[list_end..].split_inclusive('\n').skip(1).map(|line| (line.len(), line.trim().strip_prefix('#').map(str::trim_start)));
+    let mut comments = below.map_while(|(length, comment)| Some((length, comment?))).peekable();
+    if !comments.peek().is_some_and(|(_, comment)| comment.starts_with('-')) {
+        return list_end;
+    }
+    let comments: usize = comments.map(|(length, _)| length).sum();
+    let line = text[list_end..].find('\n').map_or(text.len(), |newline| list_end + newline + 1);
+    // Inside the last comment's line, before its line end.
+    text[..line + comments].trim_end_matches(['\r', '\n']).len()
+}
+
 /// Inserts lines below the line in which `at` is.
 fn insert_lines(text: &str, layout: &Layout, at: usize, indent: usize, lines: &[String]) -> String {
     let indented = lines.iter().map(|line| " ".repeat(indent) + line);
@@ -92,13 +107,11 @@ fn insert_lines(text: &str, layout: &Layout, at: usize, indent: usize, lines: &[
 /// Removes all lines that `range` is in. When the last of them ends the text without a line end, the one before them goes instead.
 fn remove_lines(text: &str, range: &Range<usize>) -> String {
     let before = &text[..line_start(text, range.start)];
-    match text[range.end..].find('\n') {
-        Some(offset) => before.to_owned() + &text[range.end + offset + 1..],
-        None => {
-            let before = before.strip_suffix('\n').unwrap_or(before);
-            before.strip_suffix('\r').unwrap_or(before).to_owned()
-        }
+    if let Some(offset) = text[range.end..].find('\n') {
+        return before.to_owned() + &text[range.end + offset + 1..];
     }
+    let before = before.strip_suffix('\n').unwrap_or(before);
+    before.strip_suffix('\r').unwrap_or(before).to_owned()
 }
 
 /// Inserts a member behind the one at `after`, or as the only one, with the separator that its neighbours have.
@@ -140,12 +153,7 @@ fn insert_flow(
 fn remove_flow(text: &str, collection: &Node, members: &[Range<usize>], index: usize) -> String {
     let member = &members[index];
     let range = match (index.checked_sub(1).map(|before| members[before].end), members.get(index + 1)) {
-        (Some(previous), _) if text[previous..member.start].contains('#') => {
-            // A comment that somebody has written between them stays, so only the comma goes with the member.
-            let without = spliced(text, member.clone(), "");
-            let comma = text[previous..member.start].find(',').map_or(previous..previous, |at| previous + at..previous + at + 1);
-            return spliced(&without, comma, "");
-        }
+        (Some(previous), _) if text[previous..member.start].contains('#') => return remove_flow_behind_comment(text, previous, member),
         (Some(previous), _) => previous..member.end,
         (None, Some(next)) => member.start..next.start,
         (None, None) => {
@@ -155,6 +163,21 @@ fn remove_flow(text: &str, collection: &Node, members: &[Range<usize>], index: u
         }
     };
     spliced(text, range, "")
+}
+
+/// The same where somebody has written a comment between the member and the one before it, which ends at `previous`: the comment stays.
+fn remove_flow_behind_comment(text: &str, previous: usize, member: &Range<usize>) -> String {
+    let behind = &text[member.end..];
+    let trailing_comma = behind.trim_start().starts_with(',').then(|| member.end + behind.find(',').unwrap_or_default() + 1);
+    let end = trailing_comma.unwrap_or(member.end);
+    let start = line_start(text, member.start).max(previous);
+    let rest_of_line = text[end..].find('\n').map_or(text.len(), |newline| end + newline + 1);
+    let alone = text[start..member.start].trim().is_empty() && text[end..rest_of_line].trim().is_empty();
+    let without = spliced(text, if alone { start..rest_of_line } else { member.start..end }, "");
+    match (trailing_comma, text[previous..member.start].find(',')) {
+        (None, Some(comma)) => spliced(&without, previous + comma..previous + comma + 1, ""),
+        _ => without,
+    }
 }
 
 /// `text` with the bytes of `range` replaced.

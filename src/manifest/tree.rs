@@ -128,6 +128,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Unsupported> {
     check_characters(text)?;
     let options = granit_parser::options! {
         disallow_directives: true,
+        emit_unresolved_aliases: true,
         emit_comments: false,
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,

@@ -1,0 +1,77 @@
+# Each target is one command that CI runs too. `make help` lists them.
+SHELL := /bin/bash
+CACHE ?= $(HOME)/.cache/clustertracing-testbed
+CLUSTER := tests/testbed/cluster.sh
+HELM_VERSION := 4.3.1
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/tools/bin/cargo-deny
+SCRIPTS := $(wildcard tests/*.sh tests/testbed/*.sh config/*.sh .ci/run)
+GENERATED := crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
+export TESTBED_CACHE := $(CACHE)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## Everything, in order, with times (a fresh machine builds Kubernetes first: about 80 min, then 40)
+	@tests/all.sh
+
+.PHONY: demo
+demo: ## The main job on a 3-node cluster: install, one kubectl apply, two traces (5 min once everything is built)
+	@tests/testbed/demo.sh
+
+.PHONY: down clean
+down: ## Remove the test cluster
+	@$(CLUSTER) down
+clean: down ## Remove the test cluster and what cargo built; the test cluster's programs stay in the cache
+	cargo clean
+
+.PHONY: fmt fmt-check
+fmt: ## Format the Rust code
+	cargo fmt --all
+fmt-check: ## Check the Rust code's format
+	cargo fmt --all --check
+
+.PHONY: lint
+lint: ## clippy, rustdoc and shellcheck, with warnings as errors
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+	@if command -v shellcheck > /dev/null; then shellcheck $(SCRIPTS); else echo "lint: shellcheck is not installed: scripts are not checked"; fi
+
+.PHONY: unit
+unit: ## Unit, golden and property tests: no cluster, no network
+	cargo test --locked
+	python3 -m unittest discover --start-directory tests/testbed --pattern '*_test.py'
+
+.PHONY: programs
+programs: ## Build the programs of the test clusters into the cache (30 min once)
+	@$(CLUSTER) build
+	@KUBERNETES=1.37.1 $(CLUSTER) build
+	@KUBERNETES=1.34.4 $(CLUSTER) build
+	@tests/testbed/build.sh jaeger 1.62.0
+	@tests/testbed/build.sh helm $(HELM_VERSION)
+
+.PHONY: generate verify-generated
+generate: ## Write the custom resource definitions, the chart's copies and config/ from their sources
+	cargo run --locked --quiet --bin crdgen
+	@tests/testbed/build.sh helm $(HELM_VERSION)
+	HELM=$$(tests/testbed/build.sh path helm $(HELM_VERSION)) config/generate.sh
+verify-generated: generate ## Prove that what `make generate` writes is what is committed, and that the chart is sound
+	git diff --exit-code -- $(GENERATED)
+	@test -z "$$(git ls-files --others --exclude-standard -- $(GENERATED))" || { echo "generated and not committed:"; git ls-files --others --exclude-standard -- $(GENERATED); exit 1; }
+	$$(tests/testbed/build.sh path helm $(HELM_VERSION)) lint --strict --quiet charts/clustertracing
+
+.PHONY: deny
+deny: $(DENY) ## Licences, sources and banned crates of the dependencies
+	$(DENY) --config .deny.toml check bans licenses sources
+$(DENY):
+	cargo install --locked --quiet cargo-deny@$(DENY_VERSION) --root $(CACHE)/tools
+
+.PHONY: crds
+crds: ## The custom resource definitions against real API servers
+	cargo test --locked --test crds -- --ignored --test-threads=1
+
+.PHONY: e2e
+e2e: ## The whole operator on real clusters of 1 and 3 control-plane nodes (needs root; one cluster at a time)
+	cargo test --locked --test e2e -- --ignored --test-threads=1 --nocapture

@@ -1,0 +1,137 @@
+//! Writes what a plan says, and nothing else. No decisions: an order of writes in which each leaves a state that can be planned from.
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+
+use super::observe::Observation;
+use super::{Context, Error};
+use crate::api::{self, FIELD_MANAGER_CONTROLLER, NodeTracing};
+use crate::plan::collector::{self, CollectorObjects};
+use crate::plan::observed::ANNOTATION_TERM;
+use crate::plan::{CollectorPlan, GrantPlan, Plan, TargetPlan};
+
+/// Writes `plan`.
+pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Result<(), Error> {
+    if plan.add_finalizer {
+        let ours = std::iter::once(api::FINALIZER.to_owned());
+        set_finalizers(ctx, seen, seen.resource.finalizers().iter().cloned().chain(ours).collect()).await?;
+    }
+    for (name, uid) in &plan.orphans {
+        let exactly = Preconditions { uid: Some(uid.clone()), resource_version: None };
+        delete(&ctx.node_tracings(), name, &DeleteParams::default().preconditions(exactly)).await?;
+    }
+    for target in &plan.targets {
+        apply_target(ctx, seen, target).await?;
+    }
+    match &plan.collector {
+        CollectorPlan::Keep => {}
+        CollectorPlan::Apply(objects) => apply_collector(ctx, objects).await?,
+        CollectorPlan::Prune(config_maps) => {
+            for name in config_maps {
+                delete(&ctx.in_namespace::<ConfigMap>(), name, &DeleteParams::default()).await?;
+            }
+        }
+        CollectorPlan::Remove => remove_collector(ctx, seen).await?,
+    }
+    if let Some(grant) = &plan.grant {
+        give(ctx, seen, grant).await?;
+    }
+    if plan.finish {
+        remove_collector(ctx, seen).await?;
+        for name in seen.node_tracings.keys() {
+            delete(&ctx.node_tracings(), name, &DeleteParams::default()).await?;
+        }
+        let others = seen.resource.finalizers().iter().filter(|f| *f != api::FINALIZER).cloned().collect();
+        set_finalizers(ctx, seen, others).await?;
+    }
+    Ok(())
+}
+
+/// Replaces the list of finalizers of the object as it was read: two writers do not undo each other.
+async fn set_finalizers(ctx: &Context, seen: &Observation, finalizers: Vec<String>) -> Result<(), Error> {
+    let patch = json!({ "metadata": { "resourceVersion": seen.resource.resource_version(), "finalizers": finalizers } });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PatchParams::default() };
+    let written = ctx.cluster_tracings().patch(api::SINGLETON, &params, &Patch::Merge(patch)).await;
+    written.map(|_| ()).or_else(gone_is_fine).map_err(write("the finalizer"))
+}
+
+/// By server-side apply, without the grant: that belongs to [`give`] and stays as it is.
+/// With the `resourceVersion` that was read: a target is not changed under a grant that was given since.
+async fn apply_target(ctx: &Context, seen: &Observation, target: &TargetPlan) -> Result<(), Error> {
+    let mut object = json!({
+        "apiVersion": NodeTracing::api_version(&()),
+        "kind": NodeTracing::kind(&()),
+        "metadata": {
+            "name": target.node,
+            "annotations": { ANNOTATION_TERM: target.term },
+            // When the Node object goes, so does this.
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": target.node, "uid": target.node_uid }],
+        },
+        "spec": { "nodeUid": target.node_uid, "target": target.target },
+    });
+    if let Some(version) = seen.node_tracings.get(&target.node).and_then(ResourceExt::resource_version) {
+        object["metadata"]["resourceVersion"] = version.into();
+    }
+    let written = ctx.node_tracings().patch(&target.node, &server_side(), &Patch::Apply(object)).await;
+    written.map(|_| ()).map_err(write(&format!("nodetracing {}", target.node)))
+}
+
+/// The one write that lets a node change: compare-and-swap on the object that the decision was made of.
+async fn give(ctx: &Context, seen: &Observation, plan: &GrantPlan) -> Result<(), Error> {
+    let Some(mut object) = seen.node_tracings.get(&plan.node).cloned() else { return Ok(()) };
+    object.spec.grant = Some(plan.grant.clone());
+    let params = PostParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PostParams::default() };
+    let written = ctx.node_tracings().replace(&plan.node, &params, &object).await;
+    written.map_err(|source| Error::Grant { node: plan.node.clone(), source })?;
+    tracing::info!(node = plan.node, grant = plan.grant.id, revision = plan.grant.revision, "node granted");
+    Ok(())
+}
+
+async fn apply_collector(ctx: &Context, objects: &CollectorObjects) -> Result<(), Error> {
+    let config_maps = ctx.in_namespace::<ConfigMap>();
+    let written = config_maps.patch(&objects.config_map_name, &server_side(), &Patch::Apply(&objects.config_map)).await;
+    written.map_err(write(&format!("configmap {}", objects.config_map_name)))?;
+    let daemon_sets = ctx.in_namespace::<DaemonSet>();
+    let written = daemon_sets.patch(collector::NAME, &server_side(), &Patch::Apply(&objects.daemon_set)).await;
+    written.map_err(write(&format!("daemonset {}", collector::NAME)))?;
+    tracing::info!(revision = objects.revision, "collector applied");
+    Ok(())
+}
+
+async fn remove_collector(ctx: &Context, seen: &Observation) -> Result<(), Error> {
+    if seen.observed.collector.daemon_set.is_some() {
+        delete(&ctx.in_namespace::<DaemonSet>(), collector::NAME, &DeleteParams::background()).await?;
+    }
+    for name in &seen.observed.collector.config_maps {
+        delete(&ctx.in_namespace::<ConfigMap>(), name, &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
+
+async fn delete<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let deleted = api.delete(name, params).await.map(|_| ());
+    deleted.or_else(gone_is_fine).map_err(write(&format!("the removal of {} {name}", K::kind(&()).to_lowercase())))
+}
+
+fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        other => Err(other),
+    }
+}
+
+/// Server-side apply as this controller. Forced: nobody else has a say in these fields.
+pub(super) fn server_side() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER_CONTROLLER).force()
+}
+
+fn write(object: &str) -> impl FnOnce(kube::Error) -> Error {
+    let object = object.to_owned();
+    move |source| Error::Write { object, source }
+}

@@ -1,0 +1,208 @@
+//! The controller: looks at the one `ClusterTracing` and everything that belongs to it, plans, writes, and tells.
+//!
+//! Each turn is `observe → validate → plan → apply → update_status`, and starts from what the API server holds: nothing is remembered
+//! between turns but how often the last one failed. Decisions are in [`crate::plan`]; nothing here chooses.
+
+mod apply;
+mod error;
+mod observe;
+mod update_status;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::predicates;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, watcher};
+use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt};
+use kube::{Api, Client, Resource, ResourceExt};
+
+use crate::api::{self, ClusterTracing, FIELD_MANAGER_CONTROLLER, NodeTracing};
+use crate::plan::events;
+use crate::plan::observed::ObservedNode;
+use crate::plan::status::{invalid_status, status};
+use crate::plan::validate::{Goal, Installation, validate};
+use crate::plan::{collector, plan};
+use crate::runtime::lease::{Elector, Leadership};
+use crate::runtime::shutdown;
+
+pub use error::{Category, Error};
+
+/// Name of the Lease.
+pub const LEASE: &str = "clustertracing-controller";
+/// A turn makes some ten requests of milliseconds. One that takes longer hangs on a connection to a node that is gone; ending it closes that.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+/// While another leads, or nobody does.
+const NOT_LEADING: Duration = Duration::from_secs(2);
+/// Several objects change together; one turn answers them.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// What a turn needs besides the resource.
+pub struct Context {
+    client: Client,
+    recorder: Recorder,
+    installation: Installation,
+    leadership: Leadership,
+    term: String,
+    failures: AtomicU32,
+}
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// Another one leads. The process has to start afresh as a candidate.
+    #[error("another controller holds lease {LEASE}")]
+    LostLease,
+    /// Every watch ended, which they do not.
+    #[error("the watches ended")]
+    WatchesEnded,
+    /// No signal handlers.
+    #[error("install the signal handlers")]
+    Signals(#[source] std::io::Error),
+}
+
+impl Context {
+    /// A context that writes only while `leadership` is held, in the term of this name.
+    pub fn new(client: Client, installation: Installation, identity: &str, leadership: Leadership, term: String) -> Self {
+        let reporter = Reporter { controller: FIELD_MANAGER_CONTROLLER.into(), instance: Some(identity.into()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, recorder, installation, leadership, term, failures: AtomicU32::new(0) }
+    }
+
+    fn cluster_tracings(&self) -> Api<ClusterTracing> {
+        Api::all(self.client.clone())
+    }
+
+    fn node_tracings(&self) -> Api<NodeTracing> {
+        Api::all(self.client.clone())
+    }
+
+    fn in_namespace<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.installation.namespace)
+    }
+}
+
+/// Runs until a signal asks for the end, or another controller leads.
+///
+/// # Errors
+/// See [`Ended`].
+pub async fn run(client: Client, installation: Installation, identity: &str) -> Result<(), Ended> {
+    let mut elector = Elector::new(client.clone(), &installation.namespace, LEASE, identity);
+    let stop = shutdown::requested();
+    tokio::pin!(stop);
+    let term = tokio::select! {
+        term = elector.acquire() => term,
+        stopped = &mut stop => return stopped.map_err(Ended::Signals),
+    };
+    tracing::info!(identity, term, "leading");
+    let context = Arc::new(Context::new(client, installation, identity, elector.leadership(), term));
+    let ended = tokio::select! {
+        () = watch(context) => Err(Ended::WatchesEnded),
+        () = elector.keep() => Err(Ended::LostLease),
+        stopped = &mut stop => stopped.map_err(Ended::Signals),
+    };
+    if let Err(error) = elector.release().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "lease not released");
+    }
+    ended
+}
+
+/// Turns whenever something relevant changes. Watches resume by themselves when the API server is back.
+async fn watch(context: Arc<Context>) {
+    let everything = watcher::Config::default;
+    let (reader, writer) = reflector::store();
+    // Not the status: that is written here, and would be answered for ever.
+    let relevant = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
+    let resources = watcher(context.cluster_tracings(), everything())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(relevant, PredicateConfig::default());
+    // A Node that goes takes its NodeTracing along, whose watch tells.
+    let nodes = watcher(Api::<Node>::all(context.client.clone()), everything().labels(api::LABEL_CONTROL_PLANE))
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(|node: &Node| Some(node_facts(node)), PredicateConfig::default());
+    let node_tracings = watcher(context.node_tracings(), everything()).default_backoff().touched_objects();
+    Controller::for_stream(resources, reader)
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
+        .owns(context.in_namespace::<DaemonSet>(), everything().labels(collector::SELECTOR))
+        .watches_stream(nodes, |_| [ObjectRef::new(api::SINGLETON)])
+        .watches_stream(node_tracings, |_| [ObjectRef::new(api::SINGLETON)])
+        .run(reconcile, error_policy, context)
+        .for_each(|turn| async {
+            if let Err(error) = turn {
+                tracing::debug!(error = &error as &dyn std::error::Error, "turn ended early");
+            }
+        })
+        .await;
+}
+
+/// What of a Node matters here. Its heartbeats do not.
+fn node_facts(node: &Node) -> u64 {
+    let ObservedNode { uid, ready, labels } = node.into();
+    let mut hasher = DefaultHasher::new();
+    (uid, ready, labels, node.name_any()).hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if !ctx.leadership.is_held() {
+        return Ok(Action::requeue(NOT_LEADING));
+    }
+    let turned = tokio::time::timeout(TURN_TIMEOUT, turn(&ctx, Timestamp::now())).await;
+    let action = turned.map_err(|_| Error::Timeout(TURN_TIMEOUT))??;
+    ctx.failures.store(0, Ordering::Relaxed);
+    Ok(action)
+}
+
+/// One turn: observe, validate, plan, apply, tell.
+///
+/// # Errors
+/// When the API server cannot be read or written; what was written stays, and the next turn goes on from there.
+pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
+    let Some(seen) = observe::observe(ctx).await? else { return Ok(Action::await_change()) };
+    let validated = match validate(&seen.resource, &ctx.installation) {
+        Ok(validated) => validated,
+        Err(invalid) => {
+            tell(ctx, &seen, &invalid_status(&seen.resource, &invalid, now), None).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    if validated.goal != Goal::Trace && !validated.has_finalizer {
+        // Let go already, and kept by somebody else's finalizer.
+        return Ok(Action::await_change());
+    }
+    let plan = plan(&validated, &seen.observed, now);
+    update_status::publish(ctx, &seen, events::before_apply(&plan)).await;
+    apply::apply(ctx, &seen, &plan).await?;
+    if plan.finish {
+        return Ok(Action::await_change());
+    }
+    tell(ctx, &seen, &status(&validated, &seen.observed, &plan, now), plan.report.node()).await?;
+    Ok(Action::requeue(plan.next_check))
+}
+
+async fn tell(ctx: &Context, seen: &observe::Observation, new: &api::ClusterTracingStatus, node: Option<&str>) -> Result<(), Error> {
+    if update_status::update_status(ctx, seen, new).await? {
+        update_status::publish(ctx, seen, events::transitions(&seen.observed.status, new, node)).await;
+    }
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that kube-runtime asks for")]
+fn error_policy(_: Arc<ClusterTracing>, error: &Error, ctx: Arc<Context>) -> Action {
+    let attempt = ctx.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    let wait = error.retry_after(attempt);
+    tracing::warn!(error = error as &dyn std::error::Error, attempt, ?wait, "turn failed");
+    Action::requeue(wait)
+}

@@ -1,0 +1,95 @@
+//! Which Events a turn publishes: one for each transition, found by comparing the status before with the status after.
+//!
+//! Reason codes are those of conditions. An Event that tells of a write (a grant, the end of a removal) is published before it.
+
+use super::Plan;
+use super::report::{Done, Progress};
+use crate::api::{ClusterTracingStatus, ConditionType, Reason};
+
+/// An Event on the `ClusterTracing`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Whether a person should look.
+    pub warning: bool,
+    /// The reason code.
+    pub reason: Reason,
+    /// What the controller did or does, in one word.
+    pub action: &'static str,
+    /// For people.
+    pub note: String,
+    /// The node that it is about.
+    pub node: Option<String>,
+}
+
+/// Events that tell of what `plan` is about to write.
+pub fn before_apply(plan: &Plan) -> Vec<NewEvent> {
+    let grant = plan.grant.as_ref().map(|g| {
+        let downtime = if g.interrupts_the_api { "; the API is away while its components restart" } else { "" };
+        NewEvent {
+            warning: g.interrupts_the_api,
+            reason: Reason::NodeGranted,
+            action: "Grant",
+            note: format!("node {} is changed now{downtime}", g.node),
+            node: Some(g.node.clone()),
+        }
+    });
+    let finish = match &plan.report.progress {
+        Progress::Done(done @ (Done::Restored | Done::Released)) if plan.finish => Some(NewEvent {
+            warning: *done == Done::Released,
+            reason: done.reason(),
+            action: "Remove",
+            note: match done {
+                Done::Released => "let go without restoring the nodes: what stands in their manifests stays".to_owned(),
+                _ => "every node has its original manifests back; the resource is let go".to_owned(),
+            },
+            node: None,
+        }),
+        _ => None,
+    };
+    grant.into_iter().chain(finish).collect()
+}
+
+/// Events that tell of what changed from `old` to `new`. `node` is the one that the new status is about, if it is about one.
+pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Vec<NewEvent> {
+    let mut events = nodes_changed(old, new);
+    events.extend(condition_changed(old, new, node));
+    events
+}
+
+fn nodes_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<NewEvent> {
+    let before = |name: &str| old.nodes.iter().find(|n| n.name == name).and_then(|n| n.changed_time.as_ref());
+    new.nodes
+        .iter()
+        .filter(|n| n.changed_time.is_some() && n.changed_time.as_ref() != before(&n.name))
+        .map(|n| NewEvent {
+            warning: false,
+            reason: Reason::NodeChanged,
+            action: "Verify",
+            note: format!("node {} is changed and verified ({} nodes are ready)", n.name, new.nodes_ready.as_deref().unwrap_or("?")),
+            node: Some(n.name.clone()),
+        })
+        .collect()
+}
+
+fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Option<NewEvent> {
+    let of = |status: &ClusterTracingStatus, wanted: ConditionType| {
+        let condition = status.conditions.iter().find(|c| c.type_ == wanted.as_str() && c.status == "True");
+        condition.map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    let (action, warning, told) = if let Some(stalled) = of(new, ConditionType::Stalled) {
+        // The message is part of the transition: another node, or another cause, is news.
+        let news = of(old, ConditionType::Stalled).as_ref() != Some(&stalled);
+        ("Stall", stalled.0 != Reason::Preview.as_str(), news.then_some(stalled)?)
+    } else if let Some(waiting) = of(new, ConditionType::Reconciling) {
+        // A grant has an Event of its own, and what follows it says the same.
+        let own = [Reason::RollingOut, Reason::Removing, Reason::WaitingForNode].iter().any(|r| r.as_str() == waiting.0);
+        let news = of(old, ConditionType::Reconciling).is_none_or(|before| before.0 != waiting.0) && !own;
+        ("Wait", false, news.then_some(waiting)?)
+    } else {
+        let ready = of(new, ConditionType::Ready)?;
+        let news = of(old, ConditionType::Ready).is_none_or(|before| before.0 != ready.0);
+        ("Verify", false, news.then_some(ready)?)
+    };
+    let reason = <Reason as strum::IntoEnumIterator>::iter().find(|r| r.as_str() == told.0)?;
+    Some(NewEvent { warning, reason, action, note: told.1, node: node.map(str::to_owned) })
+}

@@ -1,0 +1,222 @@
+//! What to do about a `ClusterTracing`: a pure function of what is asked for, what is there, and the time.
+//!
+//! [`plan`] gives data, not actions: which targets to write, at most one grant, what becomes of the collector, and a [`Report`] of why.
+//! Everything that is asked again later gives the same answer, so a controller that dies between two writes loses nothing: the next one
+//! plans from what was written.
+//!
+//! Pure: no client, no clock, no environment. Called by the controller, and by tests turn by turn.
+
+pub mod collector;
+pub mod events;
+pub mod observed;
+pub mod report;
+pub mod rollout;
+pub mod status;
+pub mod validate;
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::api::{Grant, RolloutMode, Target};
+use collector::CollectorObjects;
+use observed::{Observed, ObservedNode};
+use report::{Done, NodeReport, Progress, Report, Stand, WaitingOn};
+use rollout::Situation;
+use validate::{Goal, Validated};
+
+/// Watches tell what changes; this is for what they miss.
+const RESYNC: Duration = Duration::from_mins(5);
+/// Something changes within seconds, and its watch may have gone down with the API server that is being restarted.
+const SOON: Duration = Duration::from_secs(2);
+/// Something that no one can say when it changes.
+const LATER: Duration = Duration::from_secs(30);
+
+/// What to write, and why. Everything that is absent stays as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Put the finalizer on, before anything else is written.
+    pub add_finalizer: bool,
+    /// `NodeTracing`s whose node is gone or was replaced under its name: name and UID.
+    pub orphans: Vec<(String, String)>,
+    /// `NodeTracing`s to make, or to give another target.
+    pub targets: Vec<TargetPlan>,
+    /// The collector's objects.
+    pub collector: CollectorPlan,
+    /// The one grant.
+    pub grant: Option<GrantPlan>,
+    /// The resource is being deleted and nothing is left to wait for: remove the collector, every `NodeTracing`, and the finalizer.
+    pub finish: bool,
+    /// Why.
+    pub report: Report,
+    /// When to look again, if nothing is heard before.
+    pub next_check: Duration,
+}
+
+/// A `NodeTracing` to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPlan {
+    /// Node, and the object's name.
+    pub node: String,
+    /// UID of the Node.
+    pub node_uid: String,
+    /// `spec.target`.
+    pub target: Target,
+    /// [`observed::ANNOTATION_TERM`].
+    pub term: String,
+}
+
+/// What becomes of the collector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CollectorPlan {
+    /// Nothing.
+    Keep,
+    /// Make it so.
+    Apply(Box<CollectorObjects>),
+    /// Remove ConfigMaps of earlier configurations.
+    Prune(Vec<String>),
+    /// Remove everything.
+    Remove,
+}
+
+/// A grant to give, by compare-and-swap on the `NodeTracing` that was observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantPlan {
+    /// Node, and the object's name.
+    pub node: String,
+    /// The grant.
+    pub grant: Grant,
+    /// Whether the API is away while the node changes.
+    pub interrupts_the_api: bool,
+}
+
+impl Plan {
+    /// Whether nothing is to be written.
+    pub fn is_idle(&self) -> bool {
+        !self.add_finalizer
+            && self.orphans.is_empty()
+            && self.targets.is_empty()
+            && self.collector == CollectorPlan::Keep
+            && self.grant.is_none()
+            && !self.finish
+    }
+}
+
+/// Decides what to do.
+///
+/// # Guarantees
+/// - At most one grant, and none while any node has one without an outcome, or after one of this generation that did not succeed.
+/// - No grant before every `NodeTracing` carries this term's name, so that an earlier leader can give none beside it.
+/// - No grant before every agent has checked its target, and none while any of them refuses.
+/// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node.
+/// - Applied to its own effect, a plan of the same time is idle.
+pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
+    let nodes: Vec<_> = o.nodes.iter().map(|(name, node)| node_report(v, o, name, node, now)).collect();
+    let wanted = v.wanted_collector().map(|c| collector::render(v, c));
+    let without_collector = wanted
+        .as_ref()
+        .map(|w| w.missing_on(&o.collector, nodes.iter().filter(|n| n.selected).map(|n| n.name.clone())))
+        .unwrap_or_default();
+    let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, now };
+    let progress = rollout::decide(&situation);
+    let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
+    let targets = if finish { Vec::new() } else { targets(v, o) };
+    // The fence of this term comes before its first grant.
+    let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
+    let collector = collector_plan(v, o, &nodes, wanted, &without_collector);
+    Plan {
+        add_finalizer: v.goal == Goal::Trace && !v.has_finalizer,
+        orphans: orphans(o),
+        targets,
+        collector: if finish { CollectorPlan::Keep } else { collector },
+        next_check: next_check(&progress, now),
+        grant,
+        finish,
+        report: Report { progress, nodes, without_collector },
+    }
+}
+
+fn is_selected(v: &Validated, node: &ObservedNode) -> bool {
+    v.rollout.node_selector.iter().all(|(k, value)| node.labels.get(k) == Some(value))
+}
+
+fn node_report(v: &Validated, o: &Observed, name: &str, node: &ObservedNode, now: Timestamp) -> NodeReport {
+    let selected = is_selected(v, node);
+    // What was reported of a node that has gone says nothing of the one that has its name now.
+    let node_tracing = o.node_tracings.get(name).filter(|n| n.node_uid == node.uid);
+    NodeReport { name: name.to_owned(), selected, stand: rollout::stand(node_tracing, &v.target(selected), v.generation, now) }
+}
+
+fn orphans(o: &Observed) -> Vec<(String, String)> {
+    let is_orphan = |name: &String, node_uid: &String| o.nodes.get(name).is_none_or(|node| node.uid != *node_uid);
+    o.node_tracings.iter().filter(|(name, n)| is_orphan(name, &n.node_uid)).map(|(name, n)| (name.clone(), n.uid.clone())).collect()
+}
+
+fn targets(v: &Validated, o: &Observed) -> Vec<TargetPlan> {
+    let plan_of = |(name, node): (&String, &ObservedNode)| {
+        let target = v.target(is_selected(v, node));
+        let write = match o.node_tracings.get(name) {
+            None => true,
+            // An orphan is removed first: a node that was replaced under the same name does not inherit a grant.
+            Some(n) if n.node_uid != node.uid => false,
+            // An agent does not act on a grant whose target has gone from under it: the node ends what it was granted, and is asked again then.
+            Some(n) if n.in_flight().is_some() => false,
+            Some(n) => n.target.as_ref() != Some(&target) || !n.owned_by_node || n.term.as_ref() != Some(&o.term),
+        };
+        write.then(|| TargetPlan { node: name.clone(), node_uid: node.uid.clone(), target, term: o.term.clone() })
+    };
+    o.nodes.iter().filter_map(plan_of).collect()
+}
+
+fn grant(s: &Situation<'_>, progress: &Progress) -> Option<GrantPlan> {
+    let Progress::Waiting(WaitingOn::Grant { node }) = progress else { return None };
+    let last = s.observed.node_tracings.values().map(observed::ObservedNodeTracing::last_grant).max().unwrap_or(0);
+    let revision = s.observed.node_tracings.get(node)?.target.as_ref()?.revision.clone();
+    Some(GrantPlan {
+        node: node.clone(),
+        grant: Grant { id: last.saturating_add(1), revision, generation: s.validated.generation },
+        interrupts_the_api: rollout::interrupts_the_api(s),
+    })
+}
+
+/// The collector comes before the first node and goes after the last.
+fn collector_plan(
+    v: &Validated,
+    o: &Observed,
+    nodes: &[NodeReport],
+    wanted: Option<CollectorObjects>,
+    without_collector: &[String],
+) -> CollectorPlan {
+    if v.rollout.mode == RolloutMode::Preview && v.goal == Goal::Trace {
+        return CollectorPlan::Keep;
+    }
+    if let Some(wanted) = wanted {
+        if !wanted.are_in(&o.collector) {
+            return CollectorPlan::Apply(Box::new(wanted));
+        }
+        let unused = collector::unused_config_maps(&o.collector, Some(&wanted.config_map_name));
+        // A pod of the earlier configuration may still be starting, until each node has one of the new.
+        let prune = !unused.is_empty() && without_collector.is_empty();
+        return if prune { CollectorPlan::Prune(unused.into_iter().collect()) } else { CollectorPlan::Keep };
+    }
+    let is_there = o.collector.daemon_set.is_some() || !o.collector.config_maps.is_empty();
+    if is_there && nodes.iter().all(|n| n.stand == Stand::UpToDate) { CollectorPlan::Remove } else { CollectorPlan::Keep }
+}
+
+fn next_check(progress: &Progress, now: Timestamp) -> Duration {
+    match progress {
+        Progress::Done(_) | Progress::Stalled(_) => RESYNC,
+        Progress::Waiting(WaitingOn::Soak { until, .. }) => {
+            let left = until.duration_since(now).max(SignedDuration::from_secs(1));
+            Duration::try_from(left).unwrap_or(LATER).min(RESYNC)
+        }
+        Progress::Waiting(
+            WaitingOn::Grant { .. }
+            | WaitingOn::Node { .. }
+            | WaitingOn::Preflight { .. }
+            | WaitingOn::Collector { .. }
+            | WaitingOn::Processes { .. },
+        ) => SOON,
+        Progress::Waiting(_) => LATER,
+    }
+}

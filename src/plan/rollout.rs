@@ -1,0 +1,230 @@
+//! Which node is changed next, and whether it may be changed now.
+//!
+//! A rollout has two phases. First every agent checks the target: one refusal anywhere, and no node is granted, so that no byte is
+//! written on any of them. Then nodes are granted one at a time: in the order of [`order`], each only when every gate of [`GATES`] is open.
+//!
+//! A new rule about *when* is one more gate; a new rule about *which node* is one more key of [`order`].
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::observed::{Observed, ObservedNodeTracing};
+use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
+use super::validate::{Goal, Validated};
+use crate::api::clustertracing::SingleNodeDowntime;
+use crate::api::node_tracing::{OutcomeResult, Step, TracingFound, Verdict};
+use crate::api::{ComponentName, Reason, RolloutMode, State, Target};
+
+/// A check reads a few files. An agent that has not answered after this long is not there.
+const AGENT_ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// Everything that the rollout's rules look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// What is asked for.
+    pub validated: &'a Validated,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// Where each control-plane node stands.
+    pub nodes: &'a [NodeReport],
+    /// Selected nodes without the collector that they should have.
+    pub without_collector: &'a [String],
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A rule that can hold the next grant back: `None` lets `candidate` be granted.
+type Gate = fn(&Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn>;
+
+/// All of them have to be open before a grant; the first closed one is reported.
+/// To come: every etcd voter healthy and no alarm, no `kubeadm upgrade` running.
+const GATES: &[Gate] = &[collector_first, nodes_ready, components_healthy, soaked];
+
+/// Where a node stands, from what its agent reports of `target`.
+pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, generation: i64, now: Timestamp) -> Stand {
+    let Some(n) = node_tracing else { return Stand::Unanswered { silent: false } };
+    let asked = n.target.as_ref() == Some(target);
+    let answered = n.status.observed_generation >= Some(n.generation);
+    let preflight = n.status.preflight.as_ref().filter(|p| asked && answered && p.revision == target.revision);
+    let refused = preflight.filter(|p| p.verdict == Verdict::Refused && p.reason != Some(Reason::ComponentUnhealthy));
+    let refused = refused.map(|p| Stand::Refused { reason: p.reason.unwrap_or(Reason::InvalidSettings), message: p.message.clone() });
+    if n.in_flight().is_some() {
+        // An agent that cannot act on its grant says why; one that acts says which step it is at.
+        let idle = n.status.step == Step::Idle;
+        return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted });
+    }
+    // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh.
+    if let Some(o) = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded) {
+        let fallback = if o.result == OutcomeResult::Failed { Reason::RollbackFailed } else { Reason::RolledBack };
+        return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone() };
+    }
+    let Some(preflight) = preflight else {
+        return Stand::Unanswered { silent: asked && n.targeted.is_some_and(|t| now.duration_since(t) > AGENT_ANSWERS_WITHIN) };
+    };
+    if let Some(refused) = refused {
+        return refused;
+    }
+    let off = [&target.settings.kube_api_server, &target.settings.etcd].iter().all(|c| c.state == State::Disabled);
+    match preflight.verdict {
+        Verdict::Ready => Stand::Pending { changes: preflight.changes.clone() },
+        // With nothing of ours in the manifests, how the node's processes do is not ours to wait for.
+        Verdict::Unchanged if off => Stand::UpToDate,
+        // Refused: the manifests match and their processes are not there. That passes, or the component is unhealthy by itself.
+        Verdict::Unchanged | Verdict::Refused => match n.unhealthy() {
+            Some(component) => Stand::Unhealthy { component: component.name },
+            None if n.status.current_revision.as_ref() == Some(&target.revision) => Stand::UpToDate,
+            None => Stand::Settling,
+        },
+    }
+}
+
+/// What the rollout does now: at most one grant, named by [`WaitingOn::Grant`].
+pub fn decide(s: &Situation<'_>) -> Progress {
+    let of = |pick: fn(&Stand) -> bool| s.nodes.iter().filter(move |n| pick(&n.stand));
+
+    if s.validated.goal == Goal::Release {
+        return Progress::Done(Done::Released);
+    }
+    if s.validated.goal == Goal::Trace && !s.nodes.iter().any(|n| n.selected) {
+        return Progress::Stalled(Stalled::NoNodes { selector: !s.nodes.is_empty() });
+    }
+    if let Some(stalled) = stop_the_line(s.nodes) {
+        return Progress::Stalled(stalled);
+    }
+    if let Some(n) = of(|s| matches!(s, Stand::InFlight { .. })).next() {
+        let since = if let Stand::InFlight { since } = n.stand { since } else { None };
+        return Progress::Waiting(WaitingOn::Node { node: n.name.clone(), since });
+    }
+    if let Some(n) = of(|s| matches!(s, Stand::Unanswered { silent: true })).next() {
+        return Progress::Waiting(WaitingOn::Agent { node: n.name.clone() });
+    }
+    let unanswered: Vec<_> = of(|s| matches!(s, Stand::Unanswered { .. })).map(|n| n.name.clone()).collect();
+    if !unanswered.is_empty() {
+        return Progress::Waiting(WaitingOn::Preflight { nodes: unanswered });
+    }
+    match order(s).first() {
+        Some(candidate) => next(s, candidate),
+        None => settled(s),
+    }
+}
+
+/// The first node that needs a person: one that could not go back before one that could, and a failed change before a refused one.
+fn stop_the_line(nodes: &[NodeReport]) -> Option<Stalled> {
+    let failed = |wanted: &[OutcomeResult]| {
+        nodes.iter().find_map(|n| match &n.stand {
+            Stand::Failed { result, reason, message } if wanted.contains(result) => {
+                Some(Stalled::Failed { node: n.name.clone(), result: *result, reason: *reason, message: message.clone() })
+            }
+            _ => None,
+        })
+    };
+    let refused = || {
+        nodes.iter().find_map(|n| match &n.stand {
+            Stand::Refused { reason, message } => {
+                Some(Stalled::Refused { node: n.name.clone(), reason: *reason, message: message.clone() })
+            }
+            _ => None,
+        })
+    };
+    failed(&[OutcomeResult::Failed]).or_else(|| failed(&[OutcomeResult::RolledBack, OutcomeResult::Refused])).or_else(refused)
+}
+
+/// Nodes that need a change, in the order in which they get it: first those that are unwell by our doing (a change cannot make them
+/// worse, and no healthy one is taken down beside them), then by name.
+/// To come: etcd's leader last.
+fn order<'a>(s: &Situation<'a>) -> Vec<&'a NodeReport> {
+    let mut pending: Vec<_> = s.nodes.iter().filter(|n| matches!(n.stand, Stand::Pending { .. })).collect();
+    pending.sort_by_key(|n| (!unwell_by_us(s, n), &n.name));
+    pending
+}
+
+fn unwell_by_us(s: &Situation<'_>, node: &NodeReport) -> bool {
+    s.observed.node_tracings.get(&node.name).is_some_and(|n| {
+        let failed_before = n.status.last_outcome.as_ref().is_some_and(|o| o.result != OutcomeResult::Succeeded);
+        failed_before || n.unhealthy_by_us()
+    })
+}
+
+/// A change is needed, and `candidate` is next.
+fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
+    let rollout = &s.validated.rollout;
+    // Deleting the resource is an order to write, whatever the mode was; a pause still holds it.
+    if rollout.mode == RolloutMode::Preview && s.validated.goal == Goal::Trace {
+        return preview(s);
+    }
+    if rollout.single_node_downtime == SingleNodeDowntime::Refused && interrupts_the_api(s) {
+        return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len() });
+    }
+    if rollout.paused {
+        return Progress::Waiting(WaitingOn::Paused { next: candidate.name.clone() });
+    }
+    let closed = GATES.iter().find_map(|gate| gate(s, candidate));
+    Progress::Waiting(closed.unwrap_or_else(|| WaitingOn::Grant { node: candidate.name.clone() }))
+}
+
+/// No node needs a change.
+fn settled(s: &Situation<'_>) -> Progress {
+    let unwell = s.nodes.iter().find_map(|n| match &n.stand {
+        Stand::Unhealthy { component } => Some(WaitingOn::ComponentUnhealthy { node: n.name.clone(), component: *component }),
+        Stand::Settling => Some(WaitingOn::Processes { node: n.name.clone() }),
+        _ => None,
+    });
+    if let Some(waiting) = unwell {
+        return Progress::Waiting(waiting);
+    }
+    if !s.without_collector.is_empty() {
+        return match s.validated.rollout.mode {
+            RolloutMode::Preview => preview(s),
+            RolloutMode::Automatic => Progress::Waiting(WaitingOn::Collector { nodes: s.without_collector.to_vec() }),
+        };
+    }
+    Progress::Done(match s.validated.goal {
+        Goal::Trace if s.validated.traces_anything() => Done::AsRequested,
+        Goal::Trace => Done::Disabled,
+        Goal::Restore | Goal::Release => Done::Restored,
+    })
+}
+
+fn preview(s: &Situation<'_>) -> Progress {
+    let changes = s.nodes.iter().filter_map(|n| match &n.stand {
+        Stand::Pending { changes } => Some((n.name.clone(), changes.clone())),
+        _ => None,
+    });
+    Progress::Stalled(Stalled::Preview { changes: changes.collect(), collector: !s.without_collector.is_empty() })
+}
+
+/// With one or two etcd members the loss of one ends the quorum; with one API server there is no other to ask.
+pub fn interrupts_the_api(s: &Situation<'_>) -> bool {
+    let has_etcd = |n: &&NodeReport| {
+        let components = s.observed.node_tracings.get(&n.name).map(|n| n.status.components.as_slice()).unwrap_or_default();
+        components.iter().any(|c| c.name == ComponentName::Etcd && c.tracing != TracingFound::Absent)
+    };
+    s.nodes.len() == 1 || (1..=2).contains(&s.nodes.iter().filter(has_etcd).count())
+}
+
+/// No node is told to send spans before its collector takes them: a dead receiver makes a stopping API server wait for it.
+fn collector_first(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
+    (candidate.selected && !s.without_collector.is_empty()).then(|| WaitingOn::Collector { nodes: s.without_collector.to_vec() })
+}
+
+/// One node at a time may be away, and one is.
+fn nodes_ready(s: &Situation<'_>, _: &NodeReport) -> Option<WaitingOn> {
+    let away = s.observed.nodes.iter().find(|(_, node)| !node.ready);
+    away.map(|(name, _)| WaitingOn::NodeNotReady { node: name.clone() })
+}
+
+/// As [`nodes_ready`], by the components' own probes; a node that is unwell by our doing may be mended.
+fn components_healthy(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
+    s.nodes.iter().find_map(|n| {
+        let unhealthy = s.observed.node_tracings.get(&n.name)?.unhealthy()?;
+        let mended = n.name == candidate.name && unwell_by_us(s, n);
+        (!mended).then(|| WaitingOn::ComponentUnhealthy { node: n.name.clone(), component: unhealthy.name })
+    })
+}
+
+/// The last change of any node had its time to show what it did.
+fn soaked(s: &Situation<'_>, _: &NodeReport) -> Option<WaitingOn> {
+    let outcomes = s.observed.node_tracings.iter().filter_map(|(name, n)| Some((n.status.last_outcome.as_ref()?.finished_time.0, name)));
+    let (finished, node) = outcomes.max()?;
+    let until = finished.checked_add(s.validated.rollout.soak).ok()?;
+    (s.now < until).then(|| WaitingOn::Soak { node: node.clone(), until })
+}

@@ -1,0 +1,195 @@
+//! Plan → `ClusterTracing.status`, in the terms that kstatus (Flux, Helm, `kubectl wait`) reads:
+//! `Reconciling` while it goes on by itself, `Stalled` while a person is needed, `Ready` when nothing is left to do; every condition
+//! is there from the first visit on, and each carries the generation that it answers.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::Plan;
+use super::observed::Observed;
+use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
+use super::validate::{Goal, Invalid, Receiver, Validated};
+use crate::api::clustertracing::{CollectorStatus, NodeComponentStatus, NodeState, NodeStatus};
+use crate::api::condition::{NewCondition, merge_conditions};
+use crate::api::node_tracing::{ComponentStatus, OutcomeResult, TracingFound};
+use crate::api::{ClusterTracing, ClusterTracingStatus, ComponentName, ConditionType, Reason, RolloutMode, State};
+
+/// The status that `plan` makes of what was observed.
+pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> ClusterTracingStatus {
+    let report = &plan.report;
+    let mut conditions = summary(report.reason(v.goal), &report.message(v), &report.progress);
+    conditions.extend([
+        collector_available(v, report),
+        traced(v, o, report, ComponentName::KubeApiserver),
+        traced(v, o, report, ComponentName::Etcd),
+    ]);
+    conditions.extend(not_measured());
+    ClusterTracingStatus {
+        observed_generation: Some(v.generation),
+        conditions: merge_conditions(&o.status.conditions, &conditions, v.generation, now),
+        revision: Some(v.target(true).revision),
+        sampling_rate_per_million: sampling_in_force(v, o, report),
+        nodes_ready: Some(format!("{}/{}", report.up_to_date(), report.selected())),
+        nodes: report.nodes.iter().map(|n| node_status(o, n)).collect(),
+        collector: v.traces_anything().then(|| CollectorStatus {
+            endpoint: v.endpoint(),
+            ready_nodes: v
+                .wanted_collector()
+                .map(|_| i32::try_from(report.selected().saturating_sub(report.without_collector.len())).unwrap_or(i32::MAX)),
+        }),
+    }
+}
+
+/// The status of a spec that cannot be used: what was in force stays told, and the rest is not known.
+pub fn invalid_status(resource: &ClusterTracing, invalid: &Invalid, now: Timestamp) -> ClusterTracingStatus {
+    let generation = resource.metadata.generation.unwrap_or_default();
+    let old = resource.status.clone().unwrap_or_default();
+    let stalled = super::report::Stalled::Invalid(invalid.clone());
+    let reason = stalled.reason();
+    let message = invalid_message(invalid);
+    let mut conditions = summary(reason, &message, &Progress::Stalled(stalled));
+    let unknown = |condition| NewCondition { condition, status: None, reason, message: message.clone() };
+    conditions.extend([ConditionType::CollectorAvailable, ConditionType::KubeAPIServerTraced, ConditionType::EtcdTraced].map(unknown));
+    conditions.extend(not_measured());
+    ClusterTracingStatus {
+        observed_generation: Some(generation),
+        conditions: merge_conditions(&old.conditions, &conditions, generation, now),
+        ..old
+    }
+}
+
+/// Ready, and while true Reconciling or Stalled.
+fn summary(reason: Reason, message: &str, progress: &Progress) -> Vec<NewCondition> {
+    let condition = |condition, status| NewCondition { condition, status: Some(status), reason, message: message.to_owned() };
+    let ready = matches!(progress, Progress::Done(Done::AsRequested | Done::Disabled));
+    let mut conditions = vec![condition(ConditionType::Ready, ready)];
+    match progress {
+        Progress::Done(_) => {}
+        Progress::Waiting(_) => conditions.push(condition(ConditionType::Reconciling, true)),
+        Progress::Stalled(_) => conditions.push(condition(ConditionType::Stalled, true)),
+    }
+    conditions
+}
+
+fn collector_available(v: &Validated, report: &Report) -> NewCondition {
+    let missing = &report.without_collector;
+    let (status, reason, message) = match (&v.receiver, v.wanted_collector()) {
+        (Receiver::External(endpoint), _) if v.traces_anything() => {
+            (None, Reason::ExternalEndpoint, format!("spans go to {endpoint}, which the operator does not watch"))
+        }
+        (_, None) => (Some(false), Reason::Disabled, "nothing is to be traced, so that no collector is needed".to_owned()),
+        (_, Some(_)) if missing.is_empty() => {
+            (Some(true), Reason::CollectorReady, format!("a collector takes spans on {} on every selected node", v.endpoint()))
+        }
+        (_, Some(_)) if v.rollout.mode == RolloutMode::Preview => {
+            (Some(false), Reason::Preview, format!("preview: no collector of this configuration on {}", missing.join(", ")))
+        }
+        (_, Some(_)) => (Some(false), Reason::WaitingForCollector, format!("no Ready collector on {}", missing.join(", "))),
+    };
+    NewCondition { condition: ConditionType::CollectorAvailable, status, reason, message }
+}
+
+fn traced(v: &Validated, o: &Observed, report: &Report, component: ComponentName) -> NewCondition {
+    let (condition, state) = match component {
+        ComponentName::KubeApiserver => (ConditionType::KubeAPIServerTraced, v.kube_api_server.state),
+        ComponentName::Etcd => (ConditionType::EtcdTraced, v.etcd.state),
+    };
+    let wanted = state == State::Enabled && v.goal == Goal::Trace;
+    let (status, reason, message) = if wanted {
+        let selected: Vec<_> = report.nodes.iter().filter(|n| n.selected).collect();
+        let as_requested = selected.iter().filter(|n| carries(o, n, component)).count();
+        let known = selected.iter().any(|n| found(o, &n.name, component).is_some());
+        let message = format!("{component} runs with the requested settings on {as_requested} of {} nodes", selected.len());
+        if as_requested == selected.len() && known {
+            (Some(true), Reason::AsRequested, message)
+        } else {
+            (known.then_some(false), report.reason(v.goal), message)
+        }
+    } else {
+        let ours = |n: &&NodeReport| found(o, &n.name, component).is_some_and(|c| c.tracing == TracingFound::Ours);
+        let left: Vec<_> = report.nodes.iter().filter(ours).map(|n| n.name.as_str()).collect();
+        if left.is_empty() {
+            (Some(false), Reason::Disabled, format!("tracing of {component} is switched off"))
+        } else {
+            (Some(false), report.reason(v.goal), format!("tracing of {component} is switched off, and still set on {}", left.join(", ")))
+        }
+    };
+    NewCondition { condition, status, reason, message }
+}
+
+/// Whether a component of a node runs with the requested settings: the node does, or its pending change leaves the component alone.
+fn carries(o: &Observed, node: &NodeReport, component: ComponentName) -> bool {
+    let ours = found(o, &node.name, component).is_some_and(|c| c.tracing == TracingFound::Ours && c.healthy);
+    ours && match &node.stand {
+        Stand::UpToDate => true,
+        Stand::Unhealthy { component: unhealthy } => *unhealthy != component,
+        Stand::Pending { changes } => !changes.contains(&component),
+        _ => false,
+    }
+}
+
+fn found<'a>(o: &'a Observed, node: &str, component: ComponentName) -> Option<&'a ComponentStatus> {
+    o.node_tracings.get(node)?.status.components.iter().find(|c| c.name == component)
+}
+
+fn not_measured() -> [NewCondition; 2] {
+    let unknown =
+        |condition, message: &str| NewCondition { condition, status: None, reason: Reason::NotMeasured, message: message.to_owned() };
+    [
+        unknown(ConditionType::SpansFlowing, "this version does not measure which instances' spans arrive"),
+        unknown(ConditionType::UpgradeSafe, "this version does not check what the next minor version accepts"),
+    ]
+}
+
+/// The rate that every selected node's API server runs with. Before the first node of a new rate changes, the old one is still in force.
+fn sampling_in_force(v: &Validated, o: &Observed, report: &Report) -> Option<i32> {
+    let selected: Vec<_> = report.nodes.iter().filter(|n| n.selected).collect();
+    let traced = |n: &&NodeReport| found(o, &n.name, ComponentName::KubeApiserver).is_some_and(|c| c.tracing == TracingFound::Ours);
+    if selected.is_empty() || !selected.iter().all(traced) {
+        return None;
+    }
+    let wanted = v.goal == Goal::Trace && v.kube_api_server.state == State::Enabled;
+    if wanted && selected.iter().all(|n| carries(o, n, ComponentName::KubeApiserver)) {
+        return Some(v.kube_api_server.sampling_rate_per_million);
+    }
+    let untouched = |n: &&NodeReport| matches!(n.stand, Stand::Unanswered { .. } | Stand::Pending { .. } | Stand::Refused { .. });
+    o.status.sampling_rate_per_million.filter(|_| selected.iter().all(untouched))
+}
+
+fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
+    let before = o.status.nodes.iter().find(|n| n.name == node.name);
+    let reported = o.node_tracings.get(&node.name).map(|n| &n.status);
+    let succeeded = reported.and_then(|s| s.last_outcome.as_ref()).filter(|o| o.result == OutcomeResult::Succeeded);
+    let component = |name| {
+        found(o, &node.name, name).map(|c| NodeComponentStatus { version: c.version.clone(), tracing: c.tracing, healthy: c.healthy })
+    };
+    let (state, message) = node_state(node);
+    NodeStatus {
+        name: node.name.clone(),
+        revision: reported.and_then(|s| s.current_revision.clone()),
+        state,
+        kube_api_server: component(ComponentName::KubeApiserver),
+        etcd: component(ComponentName::Etcd),
+        changed_time: succeeded.map(|o| o.finished_time.clone()).or_else(|| before.and_then(|n| n.changed_time.clone())),
+        message,
+    }
+}
+
+fn node_state(node: &NodeReport) -> (NodeState, String) {
+    match &node.stand {
+        Stand::UpToDate => (NodeState::UpToDate, String::new()),
+        Stand::Unanswered { silent: true } => (NodeState::Unknown, "no agent answers".to_owned()),
+        Stand::Unanswered { silent: false } => (NodeState::Pending, "its agent checks the settings".to_owned()),
+        Stand::Pending { changes } => {
+            let changes: Vec<_> = changes.iter().map(|c| c.as_str()).collect();
+            (NodeState::Pending, format!("would restart {}", changes.join(", ")))
+        }
+        Stand::InFlight { .. } => (NodeState::Changing, "carries out its change".to_owned()),
+        Stand::Settling => (NodeState::Changing, "the manifests match, the running processes do not yet".to_owned()),
+        Stand::Unhealthy { component } => (NodeState::Unhealthy, format!("{component} does not answer its probes")),
+        Stand::Refused { reason, message } | Stand::Failed { result: OutcomeResult::Refused, reason, message } => {
+            (NodeState::Refused, format!("{reason}: {message}"))
+        }
+        Stand::Failed { result: OutcomeResult::Failed, reason, message } => (NodeState::Failed, format!("{reason}: {message}")),
+        Stand::Failed { reason, message, .. } => (NodeState::RolledBack, format!("{reason}: {message}")),
+    }
+}

@@ -1,0 +1,120 @@
+//! The collector's objects: `tests/collector/<case>.yaml` (a `spec.collector`) gives `<case>.out`.
+//! `UPDATE_GOLDEN=1` writes the `.out` files anew; with `CLUSTERTRACING_OTELCOL` set to a collector's program, it checks each configuration.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clustertracing::api::ClusterTracing;
+use clustertracing::plan::collector::{self, CollectorObjects};
+use clustertracing::plan::observed::ObservedCollector;
+use clustertracing::plan::validate::{Installation, Validated, validate};
+use serde_json::{Value, json};
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collector")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(dir()).unwrap().map(|e| e.unwrap().path()).collect();
+    cases.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
+    cases.sort();
+    assert!(cases.len() >= 4);
+    cases
+}
+
+fn validated(collector: Value) -> Validated {
+    let mut resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": collector })).unwrap());
+    resource.metadata.uid = Some("uid-of-the-resource".into());
+    let installation = Installation { namespace: "clustertracing".into(), collector_image: "otelcol-k8s:0.155.0".into() };
+    validate(&resource, &installation).unwrap()
+}
+
+fn rendered(case: &Path) -> CollectorObjects {
+    let spec: Value = serde_yaml::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
+    let v = validated(spec);
+    collector::render(&v, v.wanted_collector().unwrap())
+}
+
+fn config(objects: &CollectorObjects) -> &str {
+    objects.config_map.pointer("/data/collector.yaml").and_then(Value::as_str).unwrap()
+}
+
+#[test]
+fn specs_give_their_golden_objects() {
+    for case in cases() {
+        let objects = rendered(&case);
+        let text =
+            format!("# {}\n{}---\n{}", objects.config_map_name, config(&objects), serde_yaml::to_string(&objects.daemon_set).unwrap());
+        let out = case.with_extension("out");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&out, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(&out).unwrap_or_default();
+        let diff = similar::TextDiff::from_lines(&expected, &text).unified_diff().to_string();
+        assert!(diff.is_empty(), "{} (UPDATE_GOLDEN=1 writes it anew)\n{diff}", out.display());
+    }
+}
+
+/// The collector expands `${…}` in everything that it reads.
+#[test]
+fn the_only_expansions_in_a_configuration_are_the_headers_variables() {
+    for case in cases() {
+        let objects = rendered(&case);
+        let env = objects.daemon_set.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).cloned().unwrap_or_default();
+        let known: Vec<_> = env.iter().map(|e| format!("env:{}}}", e["name"].as_str().unwrap())).collect();
+        for expansion in config(&objects).split("${").skip(1) {
+            assert!(known.iter().any(|k| expansion.starts_with(k)), "{}: ${{{expansion}", case.display());
+        }
+        assert_eq!(config(&objects).matches('$').count(), env.len());
+    }
+}
+
+#[test]
+fn what_the_api_server_stores_is_recognised_and_what_somebody_changed_is_not() {
+    let objects = rendered(&dir().join("exporters.yaml"));
+    // As stored: with defaults that the API server adds, and quantities as it writes them.
+    let mut stored = objects.daemon_set.clone();
+    stored["metadata"]["generation"] = json!(3);
+    stored["spec"]["updateStrategy"] = json!({ "type": "RollingUpdate" });
+    stored["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = json!("536870912");
+    let observed = |stored: &Value, config_map: &str| ObservedCollector {
+        daemon_set: serde_json::from_value(stored.clone()).unwrap(),
+        config_maps: [config_map.to_owned()].into(),
+        ready: [("cp-1".to_owned(), objects.revision.clone()), ("cp-2".to_owned(), "another".to_owned())].into(),
+    };
+    assert!(objects.are_in(&observed(&stored, &objects.config_map_name)));
+    assert!(!objects.are_in(&observed(&stored, "another")));
+    stored["spec"]["template"]["spec"]["hostNetwork"] = json!(false);
+    assert!(!objects.are_in(&observed(&stored, &objects.config_map_name)));
+
+    let selected = ["cp-1", "cp-2", "cp-3"].map(str::to_owned);
+    assert_eq!(objects.missing_on(&observed(&stored, ""), selected.into_iter()), ["cp-2", "cp-3"]);
+}
+
+#[test]
+fn a_collector_accepts_each_configuration() {
+    let Some(otelcol) = std::env::var_os("CLUSTERTRACING_OTELCOL") else {
+        println!("CLUSTERTRACING_OTELCOL is not set: not checked by a collector");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for case in cases() {
+        let objects = rendered(&case);
+        // The files that Secrets would hold are not here.
+        let text: String = config(&objects)
+            .lines()
+            .filter(|l| !l.contains("_file: ") && !l.contains("reload_interval"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let path = folder.path().join("collector.yaml");
+        std::fs::write(&path, text).unwrap();
+        let checked = Command::new(&otelcol)
+            .arg("validate")
+            .arg(format!("--config=file:{}", path.display()))
+            .env("CLUSTERTRACING_HEADER_1_0", "Bearer abc")
+            .env("CLUSTERTRACING_HEADER_1_1", "12345")
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{}: {}", case.display(), String::from_utf8_lossy(&checked.stderr));
+    }
+}

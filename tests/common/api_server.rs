@@ -1,0 +1,165 @@
+//! A real kube-apiserver with its etcd as bare processes in a temporary folder: no kubelet, no controllers, no node.
+//! For what only an API server can decide: validation, defaults, warnings.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// How long etcd and kube-apiserver may take to answer; they need about six seconds on two cores.
+const START_BUDGET: Duration = Duration::from_secs(90);
+const TOKEN: &str = "administrator-of-a-test";
+
+/// The two processes; they end with this value.
+pub(crate) struct ApiServer {
+    client: Client,
+    kube_apiserver: Process,
+    etcd: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl ApiServer {
+    /// Starts `kube-apiserver` and `etcd` of the given versions from the testbed's cache, and waits until they are ready.
+    pub(crate) async fn start(kubernetes: &str, etcd: &str) -> Self {
+        let programs = testbed_programs();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let [client_port, peer_port, secure_port] = free_ports();
+        let etcd_url = format!("http://127.0.0.1:{client_port}");
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+
+        let etcd = Process::spawn(
+            folder.path(),
+            "etcd",
+            Command::new(programs.join(format!("etcd-{etcd}"))).args([
+                "--unsafe-no-fsync",
+                &format!("--data-dir={}", path("etcd")),
+                &format!("--listen-client-urls={etcd_url}"),
+                &format!("--advertise-client-urls={etcd_url}"),
+                &format!("--listen-peer-urls={peer_url}"),
+                &format!("--initial-advertise-peer-urls={peer_url}"),
+                &format!("--initial-cluster=default={peer_url}"),
+            ]),
+        );
+
+        fs::write(path("tokens.csv"), format!("{TOKEN},administrator,administrator,system:masters\n")).expect("write the token file");
+        run(Command::new("openssl").args(["genrsa", "-out", &path("sa.key"), "2048"]));
+        run(Command::new("openssl").args(["rsa", "-in", &path("sa.key"), "-pubout", "-out", &path("sa.pub")]));
+        let kube_apiserver = Process::spawn(
+            folder.path(),
+            "kube-apiserver",
+            Command::new(programs.join(format!("kubernetes-{kubernetes}/kube-apiserver"))).args([
+                &format!("--etcd-servers={etcd_url}"),
+                &format!("--cert-dir={}", path("certificates")),
+                &format!("--secure-port={secure_port}"),
+                "--bind-address=127.0.0.1",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                &format!("--service-account-key-file={}", path("sa.pub")),
+                &format!("--service-account-signing-key-file={}", path("sa.key")),
+                &format!("--token-auth-file={}", path("tokens.csv")),
+                "--authorization-mode=RBAC",
+            ]),
+        );
+
+        let mut server = Self { client: client(&format!("https://127.0.0.1:{secure_port}")).await, kube_apiserver, etcd, _folder: folder };
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// A client in group system:masters.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + START_BUDGET;
+        loop {
+            let request = http::Request::get("/readyz").body(Vec::new()).expect("a constant request");
+            let answer = self.client.request_text(request).await;
+            if answer.as_deref().is_ok_and(|text| text == "ok") {
+                return;
+            }
+            for process in [&mut self.etcd, &mut self.kube_apiserver] {
+                process.assert_running();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "kube-apiserver is not ready after {START_BUDGET:?}: {answer:?}\n{}",
+                self.kube_apiserver.log_tail()
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// A process that ends with this value, and whose output is in a file.
+struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn spawn(folder: &Path, name: &'static str, command: &mut Command) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let output = File::create(&log).expect("create a log file");
+        let errors = output.try_clone().expect("duplicate a file descriptor");
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        let child =
+            child.unwrap_or_else(|error| panic!("start {name} ({}): {error}; the testbed builds it", command.get_program().display()));
+        Self { name, child, log }
+    }
+
+    fn assert_running(&mut self) {
+        let ended = self.child.try_wait().expect("ask for a child's state");
+        assert!(ended.is_none(), "{} ended with {ended:?}\n{}", self.name, self.log_tail());
+    }
+
+    fn log_tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to kill, and nothing to say.
+        if self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Where the testbed builds its programs.
+fn testbed_programs() -> PathBuf {
+    let cache = std::env::var("TESTBED_CACHE")
+        .unwrap_or_else(|_| format!("{}/.cache/clustertracing-testbed", std::env::var("HOME").expect("HOME is set")));
+    Path::new(&cache).join("bin")
+}
+
+/// Ports that are free now, all different.
+fn free_ports() -> [u16; 3] {
+    [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("bind to a free port")).map(|l| l.local_addr().expect("a bound port").port())
+}
+
+async fn client(url: &str) -> Client {
+    // The API server makes its own certificate at its first start, so there is no authority to trust beforehand.
+    let kubeconfig = format!(
+        "{{clusters: [{{name: t, cluster: {{server: '{url}', insecure-skip-tls-verify: true}}}}], users: [{{name: t, user: {{token: {TOKEN}}}}}], \
+         contexts: [{{name: t, context: {{cluster: t, user: t}}}}], current-context: t}}"
+    );
+    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).expect("a constant kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a constant kubeconfig");
+    Client::try_from(config).expect("a client")
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,48 @@
+//! One control-plane node: every change takes the only API server away, with the operator's own requests.
+
+use std::collections::BTreeMap;
+
+use crate::checks;
+use crate::support::clients::Access;
+use crate::support::cluster::{Cluster, Shape};
+use crate::support::files;
+use crate::support::jaeger::Jaeger;
+use crate::support::operator::{Operator, at_rate, sample};
+use crate::support::process;
+use crate::support::step::step;
+
+pub(crate) async fn run(shape: Shape) {
+    let name = |text: &str| format!("{} + etcd {}, {} node: {text}", shape.kubernetes, shape.etcd, shape.control_planes);
+    let cluster = step(&name("the cluster comes up and the operator is installed"), async || Cluster::up(shape)).await;
+    let administrator = Access::administrator(&cluster).await;
+    let super_administrator = Access::super_administrator(&cluster).await;
+    let operator = Operator::new(administrator.client());
+    let jaeger = Jaeger::new();
+    let before = files::manifests(&cluster);
+
+    step(&name("apply is Ready, through the API server's own restart"), async || {
+        operator.apply_until_ready(&sample()).await;
+        checks::assert_traced(&cluster, 10_000);
+    })
+    .await;
+    step(&name("spans of every instance arrive"), async || {
+        checks::assert_spans_of_every_instance_arrive(&cluster, &administrator, &jaeger).await;
+        checks::assert_one_request_is_one_trace(&cluster, &super_administrator, &jaeger).await;
+    })
+    .await;
+    step(&name("another rate restarts kube-apiserver and leaves etcd running"), async || {
+        let (api_servers, members) = (process::starts(&cluster, "kube-apiserver"), process::starts(&cluster, "etcd"));
+        operator.apply_until_ready(&at_rate(250_000)).await;
+        checks::assert_traced(&cluster, 250_000);
+        assert_ne!(process::starts(&cluster, "kube-apiserver"), api_servers);
+        assert_eq!(process::starts(&cluster, "etcd"), members);
+    })
+    .await;
+    step(&name("delete gives back the original bytes, and leaves nothing"), async || {
+        operator.delete().await;
+        assert_eq!(files::manifests(&cluster), before);
+        assert_eq!(files::left_over(&cluster), BTreeMap::new());
+        checks::assert_untraced(&cluster);
+    })
+    .await;
+}

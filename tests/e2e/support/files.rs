@@ -1,0 +1,35 @@
+//! The files of a node that a rollout touches: digests before and after.
+
+use std::collections::BTreeMap;
+
+use super::cluster::Cluster;
+
+/// The static-pod folder.
+pub(crate) const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// The operator's own folder on a node.
+pub(crate) const STATE: &str = "/etc/kubernetes/clustertracing";
+
+/// Path → `sha256 mode owner:group`, of every file of the static-pod folder of every node, hidden ones too.
+pub(crate) type Digests = BTreeMap<String, String>;
+
+/// What is in the static-pod folders of all nodes.
+pub(crate) fn manifests(cluster: &Cluster) -> Digests {
+    cluster.nodes().iter().flat_map(|node| digests(cluster, node, MANIFESTS)).collect()
+}
+
+/// What is left in the operator's own folders of all nodes.
+pub(crate) fn left_over(cluster: &Cluster) -> Digests {
+    cluster.nodes().iter().flat_map(|node| digests(cluster, node, STATE)).collect()
+}
+
+fn digests(cluster: &Cluster, node: &str, folder: &str) -> Digests {
+    let script = format!(
+        "[ -d {folder} ] || exit 0; find {folder} -type f | sort | while read -r file; do \
+         echo \"$file $(sha256sum < \"$file\" | cut -d' ' -f1) $(stat -c '%a %U:%G' \"$file\")\"; done"
+    );
+    let text = cluster.shell(node, &script);
+    text.lines()
+        .map(|line| line.split_once(' ').unwrap_or_else(|| panic!("{node}: cannot read {line:?}")))
+        .map(|(path, digest)| (format!("{node}:{path}"), digest.to_owned()))
+        .collect()
+}

@@ -1,0 +1,62 @@
+//! A mutating webhook outside of the cluster, which traces itself: the testbed's `webhook.py` as a process on the host.
+
+use std::process::Command;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::cluster::{Cluster, HOST, project};
+
+const PORT: &str = "9443";
+/// Pods with this label go through the webhook, and no others.
+pub(crate) const LABEL: (&str, &str) = ("e2e", "webhook");
+/// What its spans are recorded under.
+pub(crate) const SERVICE: &str = "demo-webhook";
+
+/// A running webhook; its certificate is in the folder.
+pub(crate) struct Webhook {
+    folder: tempfile::TempDir,
+}
+
+impl Webhook {
+    /// Starts it, with a certificate of its own.
+    pub(crate) fn start(cluster: &Cluster) -> Self {
+        let webhook = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        let (certificate, key) = (webhook.path("tls.crt"), webhook.path("tls.key"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=webhook"])
+            .args(["-addext", &format!("subjectAltName=IP:{HOST}"), "-keyout", &key, "-out", &certificate])
+            .output()
+            .expect("openssl can be started");
+        assert!(made.status.success(), "openssl failed: {}", String::from_utf8_lossy(&made.stderr));
+        let program = project().join("tests/testbed/webhook.py").display().to_string();
+        cluster.daemon("webhook", &["python3", &program, HOST, PORT, &certificate, &key, &format!("http://{HOST}:4318")]);
+        webhook
+    }
+
+    /// Tells the API servers about it.
+    pub(crate) async fn register(&self, client: Client) {
+        let certificate = std::fs::read(self.path("tls.crt")).expect("openssl has written the certificate");
+        let webhook: MutatingWebhookConfiguration = serde_json::from_value(json!({
+            "metadata": {"name": "e2e"},
+            "webhooks": [{
+                "name": "mutate.e2e.clustertracing.dev",
+                "clientConfig": {"url": format!("https://{HOST}:{PORT}/mutate"), "caBundle": ByteString(certificate)},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                "objectSelector": {"matchLabels": {LABEL.0: LABEL.1}},
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": "Fail",
+            }],
+        }))
+        .expect("a constant object");
+        Api::all(client).create(&PostParams::default(), &webhook).await.expect("the webhook is registered");
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
