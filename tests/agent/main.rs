@@ -1,5 +1,7 @@
 //! The agent on real files, with a kubelet of the test's own: one change after the other, stopped and failed at every single effect.
 
+#![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "a test fails by a panic")]
+
 mod world;
 
 use std::cell::RefCell;
@@ -169,7 +171,8 @@ async fn nothing_is_written_without_a_grant_nor_once_the_target_is_reached() {
 
 #[tokio::test]
 async fn a_grant_for_another_node_target_or_time_is_not_acted_on() {
-    let cases: [(&str, fn(&mut NodeTracing)); 5] = [
+    type Spoil = fn(&mut NodeTracing);
+    let cases: [(&str, Spoil); 5] = [
         ("another node", |o| o.spec.node_uid = "earlier".into()),
         ("another target", |o| o.spec.grant.as_mut().unwrap().revision = "000000000000".into()),
         ("used", |o| {
@@ -227,7 +230,7 @@ async fn at_every_effect(
     fault: Fault,
     check: impl AsyncFn(usize, &Rc<World>, NodeTracing),
 ) -> usize {
-    let (start, reached) = (mk_reached(setup).await, mk_reached(&[setup, &[object.clone()]].concat()).await);
+    let (start, reached) = (mk_reached(setup).await, mk_reached(&[setup, std::slice::from_ref(object)].concat()).await);
     for number in 0.. {
         let (world, mut object) = (start.fork(), object.clone());
         world.allow(&reached);
@@ -387,7 +390,7 @@ async fn a_kubelet_that_does_not_react_leads_back_while_the_old_processes_run_on
 async fn somebody_elses_change_before_the_write_is_not_overwritten() {
     let (world, mut object) = (World::new(), on(1));
     let add = |folder: &Path| {
-        fs::write(folder.join("etcd.yaml"), [fs::read(folder.join("etcd.yaml")).unwrap(), b"# mine\n".to_vec()].concat()).unwrap()
+        fs::write(folder.join("etcd.yaml"), [fs::read(folder.join("etcd.yaml")).unwrap(), b"# mine\n".to_vec()].concat()).unwrap();
     };
     let before = FILES.map(|file| world.manifest(file));
     // kube-apiserver's manifest is written first; etcd's is changed in the moment before that

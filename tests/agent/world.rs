@@ -53,6 +53,15 @@ pub(crate) enum Fate {
     Exits,
 }
 
+/// Bytes and mode.
+type OldFile = (Vec<u8>, u32);
+
+/// Somebody else, who writes to the manifests folder.
+type Rival = Box<dyn Fn(&Path)>;
+
+/// argv and probes of a manifest's component.
+type Component = (Vec<String>, Vec<Probe>);
+
 /// A running or ending process.
 #[derive(Clone)]
 struct Running {
@@ -69,7 +78,7 @@ pub(crate) struct World {
     /// Run right before the effect of that number.
     pub(crate) fault: Cell<Option<(usize, Fault)>>,
     /// What somebody else does right before the first rename of a manifest.
-    pub(crate) rival: RefCell<Option<Box<dyn Fn(&Path)>>>,
+    pub(crate) rival: RefCell<Option<Rival>>,
     pub(crate) effects: Cell<usize>,
     pub(crate) trace: RefCell<Vec<String>>,
     clock: Cell<u64>,
@@ -77,7 +86,8 @@ pub(crate) struct World {
     next_pid: Cell<i32>,
     running: RefCell<BTreeMap<String, Running>>,
     starts: RefCell<BTreeMap<String, (u64, u32)>>,
-    unsynced: RefCell<Vec<(PathBuf, Option<(Vec<u8>, u32)>)>>,
+    /// What was renamed over or removed, and is not synced: path, old bytes and mode.
+    unsynced: RefCell<Vec<(PathBuf, Option<OldFile>)>>,
     /// The bytes that each manifest may hold.
     allowed: RefCell<BTreeMap<String, Vec<Vec<u8>>>>,
 }
@@ -281,8 +291,8 @@ impl World {
 }
 
 /// argv and probes under a manifest; remembered, because the kubelet asks all the time.
-fn found(manifest: &[u8]) -> (Vec<String>, Vec<Probe>) {
-    thread_local!(static FOUND: RefCell<HashMap<Vec<u8>, (Vec<String>, Vec<Probe>)>> = RefCell::default());
+fn found(manifest: &[u8]) -> Component {
+    thread_local!(static FOUND: RefCell<HashMap<Vec<u8>, Component>> = RefCell::default());
     FOUND.with_borrow_mut(|known| {
         let find = || {
             let file = ManifestFile { name: "pod.yaml".into(), text: String::from_utf8(manifest.to_vec()).unwrap() };
