@@ -4,13 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 helm=${HELM:?the helm program to use}
-for part in agent controller; do
-  for folder in rbac manager; do
-    case $folder in rbac) template=$part-rbac ;; manager) template=$part ;; esac
+render() { # render TEMPLATE FILE
+  { echo "# Generated from charts/clustertracing/templates/$1.yaml by \`make generate\`: do not edit."
     # What names Helm as the owner has no place in objects that kustomize makes.
-    { echo "# Generated from charts/clustertracing/templates/$template.yaml by \`make generate\`: do not edit."
-      "$helm" template clustertracing charts/clustertracing --namespace clustertracing-system --show-only "templates/$template.yaml" |
-        sed -e '/^# Source: /d' -e '/app.kubernetes.io\/managed-by: Helm$/d' -e '/helm.sh\/chart: /d'
-    } > "config/$folder/$part.yaml"
-  done
-done
+    "$helm" template clustertracing charts/clustertracing --namespace clustertracing-system --show-only "templates/$1.yaml" |
+      sed -e '/^# Source: /d' -e '/app.kubernetes.io\/managed-by: Helm$/d' -e '/helm.sh\/chart: /d'
+  } > "$2"
+}
+for part in agent controller; do render "$part" "config/manager/$part.yaml"; done
+for part in agent collector controller; do render "$part-rbac" "config/rbac/$part.yaml"; done
