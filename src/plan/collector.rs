@@ -14,7 +14,7 @@ use crate::api::clustertracing::Redaction;
 use crate::api::node_tracing::hex12;
 use crate::api::{ClusterTracing, ExporterProtocol, GROUP, LABEL_CONTROL_PLANE, SINGLETON, VERSION};
 
-/// Name of the `DaemonSet`, and the start of its `ConfigMap`s' names.
+/// Name of the `DaemonSet` and of its `ServiceAccount`, which the installation brings, and the start of its `ConfigMap`s' names.
 pub const NAME: &str = "clustertracing-collector";
 /// Selects the collector's objects and pods.
 pub const SELECTOR: &str = "app.kubernetes.io/name=clustertracing,app.kubernetes.io/component=collector";
@@ -325,7 +325,8 @@ fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
             "template": {
                 "metadata": { "labels": labels() },
                 "spec": {
-                    // The namespace's default account, without its token: the collector asks the API server for nothing.
+                    "serviceAccountName": NAME,
+                    // The collector asks the API server for nothing.
                     "automountServiceAccountToken": false,
                     "hostNetwork": true,
                     "dnsPolicy": "ClusterFirstWithHostNet",
