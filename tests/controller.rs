@@ -120,7 +120,8 @@ fn settings() -> NodeSettings {
 /// A node whose agent found that a change is needed, or made.
 fn node_tracing(name: &str, verdict: &str) -> Value {
     let revision = settings().revision();
-    let component = |name: &str| json!({ "name": name, "tracing": if verdict == "Unchanged" { "Ours" } else { "Off" }, "healthy": true });
+    let component =
+        |name: &str| json!({ "name": name, "tracing": if verdict == "Unchanged" { "Ours" } else { "NotConfigured" }, "healthy": true });
     json!({
         "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing",
         "metadata": {

@@ -140,8 +140,7 @@ impl Cluster {
                 );
             }
             let changes: Vec<_> = ["kube-apiserver", "etcd"].into_iter().filter(|c| found[c] != wanted[c]).collect();
-            let component =
-                |name: &str| json!({ "name": name, "tracing": if found[name].is_null() { "Off" } else { "Ours" }, "healthy": true });
+            let component = |name: &str| json!({ "name": name, "tracing": if found[name].is_null() { "NotConfigured" } else { "Ours" }, "healthy": true });
             let mut status = json!({
                 "observedGeneration": object.metadata.generation,
                 "components": [component("kube-apiserver"), component("etcd")],
