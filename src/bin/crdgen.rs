@@ -39,7 +39,21 @@ fn render(crd: &CustomResourceDefinition) -> Result<String, Box<dyn Error>> {
             }
         }
     }
-    Ok(format!("{HEADER}{}", serde_yaml::to_string(&value)?))
+    Ok(format!("{HEADER}{}", quote_booleans_of_yaml_1_1(&serde_yaml::to_string(&value)?)))
+}
+
+/// Quotes list items that kubectl and Helm, which read YAML 1.1, would take for a boolean: an enum's value `Off` would arrive as `false`.
+fn quote_booleans_of_yaml_1_1(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.trim_end().split_once("- ") {
+            Some((indent, word)) if indent.trim().is_empty() && is_boolean_of_yaml_1_1(word) => format!("{indent}- \"{word}\"\n"),
+            _ => line.to_owned(),
+        })
+        .collect()
+}
+
+fn is_boolean_of_yaml_1_1(word: &str) -> bool {
+    ["y", "n", "yes", "no", "on", "off"].iter().any(|boolean| word.eq_ignore_ascii_case(boolean))
 }
 
 /// Removes from a schema, and from those in it, what Rust's types add and the API must not have: `nullable`, which lets an explicit null through
@@ -96,6 +110,12 @@ mod tests {
             }
         });
         assert_eq!(schema, expected);
+    }
+
+    #[test]
+    fn words_that_older_yaml_takes_for_booleans_are_quoted() {
+        let text = "enum:\n  - Off\n  - Ours\n  - no\ndescription: off - No\n";
+        assert_eq!(quote_booleans_of_yaml_1_1(text), "enum:\n  - \"Off\"\n  - Ours\n  - \"no\"\ndescription: off - No\n");
     }
 
     #[test]
