@@ -250,6 +250,7 @@ pub fn transition(mut flight: Flight, event: Event, now: &Now) -> (Flight, Optio
     (flight, effect)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every step of the machine answers the same question: what is next, if anything")]
 impl Flight {
     /// What the node's status says of it.
     pub fn step(&self) -> Step {
@@ -358,7 +359,7 @@ impl Flight {
             return self.end(OutcomeResult::Succeeded, None, String::new(), now);
         }
         if let Err(problem) = standing
-            && let Some(cause) = self.timeout(&state, problem, now)
+            && let Some(cause) = self.timeout(&state, &problem, now)
         {
             return self.roll_back(cause, true, now);
         }
@@ -399,7 +400,7 @@ impl Flight {
         Some(Cause { reason: Reason::NewProcessExited, message })
     }
 
-    fn timeout(&self, state: &Verifying, problem: String, now: &Now) -> Option<Cause> {
+    fn timeout(&self, state: &Verifying, problem: &str, now: &Now) -> Option<Cause> {
         let (since, limit, reason, what) = match state.old_gone {
             Some(gone) => (gone, self.health_timeout, Reason::HealthTimeout, "after the old processes were gone"),
             None => (state.since, KUBELET_REACTS, Reason::KubeletNotReacting, "after the new manifests were in place"),

@@ -106,30 +106,6 @@ mod tests {
         assert_eq!(schema, before);
     }
 
-    /// kubectl and Helm read YAML 1.1, where a plain `Off` is a boolean: the API server then knew `false` and refused every agent's report.
-    #[test]
-    fn no_enum_value_is_a_boolean_to_a_yaml_1_1_reader() {
-        fn enums(value: &Value, found: &mut Vec<String>) {
-            match value {
-                Value::Object(object) => {
-                    let own = object.get("enum").and_then(Value::as_array);
-                    found.extend(own.into_iter().flatten().filter_map(Value::as_str).map(str::to_lowercase));
-                    object.values().for_each(|inner| enums(inner, found));
-                }
-                Value::Array(list) => list.iter().for_each(|inner| enums(inner, found)),
-                _ => {}
-            }
-        }
-        let mut found = Vec::new();
-        for crd in [ClusterTracing::crd(), NodeTracing::crd()] {
-            enums(&serde_json::to_value(crd).unwrap(), &mut found);
-        }
-        assert!(found.iter().any(|value| value == "enabled"), "the walk finds no enums");
-        let booleans: Vec<_> =
-            found.iter().filter(|v| ["y", "n", "yes", "no", "on", "off", "true", "false", "null"].contains(&v.as_str())).collect();
-        assert!(booleans.is_empty(), "{booleans:?}");
-    }
-
     #[test]
     fn chart_template_hides_template_syntax_in_descriptions() {
         let text = chart_template("metadata:\n  name: x\nspec:\n  description: a {{ b }}\n");

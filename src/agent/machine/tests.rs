@@ -1,5 +1,7 @@
 //! The whole table of transitions (golden file), and scripts for what depends on time.
 
+use std::fmt::Write as _;
+
 use super::*;
 
 const SECOND: u64 = 1_000;
@@ -138,11 +140,11 @@ fn every_phase_answers_every_event_as_the_table_says() {
     };
     let mut table = String::new();
     for (phase, time, flight) in &phases {
-        table += &format!("{phase}\n");
+        writeln!(table, "{phase}").unwrap();
         for (name, event) in events(flight) {
             let (next, effect) = transition(flight.clone(), event, &at(*time));
             let effect = effect.map_or("end".to_owned(), |e| format!("{e:?}"));
-            table += &format!("  {name:<31}-> {:<28}{effect}\n", describe_phase(&next));
+            writeln!(table, "  {name:<31}-> {:<28}{effect}", describe_phase(&next)).unwrap();
         }
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent/machine/transitions.txt");
@@ -185,7 +187,9 @@ fn looks_without_probes_neither_add_to_a_count_nor_end_it() {
     let flight = mk_verifying();
     let unprobed = |started| {
         let Event::Looked(mut seen) = new(&flight, started, true) else { panic!("it looks") };
-        seen.iter_mut().for_each(|s| s.silent = None);
+        for s in &mut seen {
+            s.silent = None;
+        }
         Event::Looked(seen)
     };
     let mut script = vec![(2 * SECOND, nothing(&flight)), (2 * SECOND, Event::Saved)];
