@@ -10,9 +10,10 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
-use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Process, ProcessId, is_temporary};
+use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, is_temporary};
 use clustertracing::manifest::Probe;
 use tempfile::TempDir;
 
@@ -33,6 +34,13 @@ pub(crate) enum Fault {
 
 /// What the agent's process dies of: caught by the test.
 pub(crate) struct Killed;
+
+/// A manifest in few words.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) digest: String,
+    pub(crate) permissions: Permissions,
+}
 
 /// What becomes of a process that runs under a manifest that carries our edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +126,12 @@ impl World {
         fs::read(self.dir.path().join("manifests").join(file)).unwrap()
     }
 
-    /// Bytes, mode and owner of both manifests.
-    pub(crate) fn manifests(&self) -> Vec<(Vec<u8>, u32, u32, u32)> {
+    /// Contents, mode and owner of both manifests.
+    pub(crate) fn manifests(&self) -> Vec<Standing> {
         let one = |file| {
             let metadata = fs::metadata(self.dir.path().join("manifests").join(file)).unwrap();
-            (self.manifest(file), metadata.mode(), metadata.uid(), metadata.gid())
+            let permissions = Permissions { mode: metadata.mode(), uid: metadata.uid(), gid: metadata.gid() };
+            Standing { digest: sha256_hex(&self.manifest(file)), permissions }
         };
         FILES.map(one).into()
     }
