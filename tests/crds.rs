@@ -116,6 +116,16 @@ fn schemas_use_only_what_every_api_server_and_client_understands() {
 }
 
 #[test]
+fn values_of_enums_are_not_taken_for_booleans_by_kubectl() {
+    for crd in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crds")).expect("the folder of definitions") {
+        let text = std::fs::read_to_string(crd.expect("a folder's entry").path()).expect("read a definition");
+        let of_yaml_1_1 = |word: &str| ["y", "n", "yes", "no", "on", "off"].contains(&word.to_lowercase().as_str());
+        let wrong = text.lines().find(|line| line.trim().strip_prefix("- ").is_some_and(of_yaml_1_1));
+        assert_eq!(wrong, None, "kubectl reads YAML 1.1, where this is a boolean");
+    }
+}
+
+#[test]
 fn every_field_of_the_resources_is_documented() {
     for crd in crds() {
         let name = crd.spec.names.kind.clone();

@@ -1,4 +1,5 @@
-//! Writes the custom resource definitions: `crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates.
+//! Writes the custom resource definitions (`crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates), and the
+//! references for people (`docs/reasons.md`, `docs/versions.md`).
 //!
 //! `make generate` runs it, `make verify-generated` proves that nothing was edited by hand or forgotten.
 //! One argument may name another root folder than this package's.
@@ -6,7 +7,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use clustertracing::api::{ClusterTracing, NodeTracing};
+use clustertracing::api::{ClusterTracing, NodeTracing, condition};
+use clustertracing::component;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -22,6 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&root.join("config/crd").join(&file), &text)?;
         write(&root.join("charts/clustertracing/templates/crds").join(&file), &chart_template(&text))?;
     }
+    write(&root.join("docs/reasons.md"), &condition::reference())?;
+    write(&root.join("docs/versions.md"), &component::reference())?;
     Ok(())
 }
 
