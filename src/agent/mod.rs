@@ -302,7 +302,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let message = error.to_string();
+        // some libraries' messages end with their cause already
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
         cause = error.source();
     }
     text

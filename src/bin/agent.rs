@@ -1,5 +1,6 @@
 //! The agent's program: arguments, log output, run; why it ended goes to the pod's status.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +29,8 @@ async fn main() -> ExitCode {
         else => "install the signal handlers".to_owned(),
     };
     tracing::error!("{error}");
-    std::fs::write("/dev/termination-log", &error).unwrap_or_else(|e| tracing::debug!("write /dev/termination-log: {e}"));
+    // there in a pod only
+    let log = std::fs::File::options().write(true).open("/dev/termination-log");
+    log.and_then(|mut log| log.write_all(error.as_bytes())).unwrap_or_else(|e| tracing::debug!("write /dev/termination-log: {e}"));
     ExitCode::FAILURE
 }
