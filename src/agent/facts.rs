@@ -204,6 +204,6 @@ pub(crate) mod tests {
         assert_eq!(component.process(&argv[1..]), None);
         component.processes.push(component.processes[0].clone());
         assert_eq!(component.process(&argv), None);
-        assert_eq!(facts.component(ComponentName::Etcd).map(|c| c.found.tracing), Some(TracingFound::Off));
+        assert_eq!(facts.component(ComponentName::Etcd).map(|c| c.found.tracing), Some(TracingFound::NotConfigured));
     }
 }

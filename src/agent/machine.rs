@@ -250,7 +250,6 @@ pub fn transition(mut flight: Flight, event: Event, now: &Now) -> (Flight, Optio
     (flight, effect)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "every step of the machine answers the same question: what is next, if anything")]
 impl Flight {
     /// What the node's status says of it.
     pub fn step(&self) -> Step {

@@ -1,7 +1,5 @@
 //! The whole table of transitions (golden file), and scripts for what depends on time.
 
-use std::fmt::Write as _;
-
 use super::*;
 
 const SECOND: u64 = 1_000;
@@ -140,19 +138,11 @@ fn every_phase_answers_every_event_as_the_table_says() {
     };
     let mut table = Vec::new();
     for (phase, time, flight) in &phases {
-<<<<<<< HEAD
         table.push(phase.to_string());
         for (name, event) in events(flight) {
             let (next, effect) = transition(flight.clone(), event, &at(*time));
             let effect = effect.map_or("end".to_owned(), |e| format!("{e:?}"));
             table.push(format!("  {name:<31}-> {:<28}{effect}", describe_phase(&next)));
-=======
-        writeln!(table, "{phase}").unwrap();
-        for (name, event) in events(flight) {
-            let (next, effect) = transition(flight.clone(), event, &at(*time));
-            let effect = effect.map_or("end".to_owned(), |e| format!("{e:?}"));
-            writeln!(table, "  {name:<31}-> {:<28}{effect}", describe_phase(&next)).unwrap();
->>>>>>> main
         }
     }
     let table = table.join("\n") + "\n";
@@ -196,13 +186,8 @@ fn looks_without_probes_neither_add_to_a_count_nor_end_it() {
     let flight = mk_verifying();
     let unprobed = |started| {
         let Event::Looked(mut seen) = new(&flight, started, true) else { panic!("it looks") };
-<<<<<<< HEAD
         for seen in &mut seen {
             seen.silent = None;
-=======
-        for s in &mut seen {
-            s.silent = None;
->>>>>>> main
         }
         Event::Looked(seen)
     };
