@@ -163,3 +163,6 @@ fn put(latest: &watch::Sender<Option<NodeTracing>>, object: Option<NodeTracing>)
         changed
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,16 +43,20 @@ use crate::host::{self, Host};
 /// How often the node is looked at when nothing calls for it: files, processes and probes change without telling.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// How the agent is started.
-#[derive(Clone, Debug)]
+/// How the agent is started: what every subcommand of its program needs.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// This node's name.
+    /// Name of this node.
+    #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
     /// The kubelet's static-pod folder.
+    #[arg(long, env = "MANIFESTS_DIR", default_value = "/etc/kubernetes/manifests")]
     pub manifests_dir: PathBuf,
-    /// Our own folder.
+    /// Folder for tracing files, backups and the journal.
+    #[arg(long, env = "STATE_DIR", default_value = crate::component::STATE_DIR)]
     pub state_dir: PathBuf,
-    /// Where the node's `/proc` is.
+    /// Where the node's processes are seen.
+    #[arg(long, env = "PROC_DIR", default_value = "/proc")]
     pub proc: PathBuf,
 }
 

@@ -1,5 +1,7 @@
 //! The whole table of transitions (golden file), and scripts for what depends on time.
 
+use std::fmt::Write as _;
+
 use super::*;
 
 const SECOND: u64 = 1_000;
@@ -136,16 +138,15 @@ fn every_phase_answers_every_event_as_the_table_says() {
             ("failed", Event::Failed("input/output error".into())),
         ]
     };
-    let mut table = Vec::new();
+    let mut table = String::new();
     for (phase, time, flight) in &phases {
-        table.push(phase.to_string());
+        writeln!(table, "{phase}").unwrap();
         for (name, event) in events(flight) {
             let (next, effect) = transition(flight.clone(), event, &at(*time));
             let effect = effect.map_or("end".to_owned(), |e| format!("{e:?}"));
-            table.push(format!("  {name:<31}-> {:<28}{effect}", describe_phase(&next)));
+            writeln!(table, "  {name:<31}-> {:<28}{effect}", describe_phase(&next)).unwrap();
         }
     }
-    let table = table.join("\n") + "\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent/machine/transitions.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path, &table).unwrap();
@@ -186,8 +187,8 @@ fn looks_without_probes_neither_add_to_a_count_nor_end_it() {
     let flight = mk_verifying();
     let unprobed = |started| {
         let Event::Looked(mut seen) = new(&flight, started, true) else { panic!("it looks") };
-        for seen in &mut seen {
-            seen.silent = None;
+        for s in &mut seen {
+            s.silent = None;
         }
         Event::Looked(seen)
     };
