@@ -6,7 +6,7 @@ HELM_VERSION := 4.3.1
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/tools/bin/cargo-deny
 SCRIPTS := $(wildcard tests/*.sh tests/testbed/*.sh config/*.sh .ci/run)
-GENERATED := crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
+GENERATED := docs/reasons.md docs/versions.md crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
 export TESTBED_CACHE := $(CACHE)
 
 .PHONY: help
@@ -69,8 +69,8 @@ $(DENY):
 	cargo install --locked --quiet cargo-deny@$(DENY_VERSION) --root $(CACHE)/tools
 
 .PHONY: crds
-crds: ## The custom resource definitions against real API servers
-	cargo test --locked --test crds -- --ignored --test-threads=1
+crds: ## The custom resource definitions, and the controller, against real API servers
+	cargo test --locked --test crds --test controller_on_api_server -- --ignored --test-threads=1
 
 .PHONY: e2e
 e2e: ## The whole operator on real clusters of 1 and 3 control-plane nodes (needs root; one cluster at a time)

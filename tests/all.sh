@@ -12,7 +12,7 @@ finish() {
   printf '\n%-20s %8s\n' CHECK SECONDS
   printf '%-20s %8s\n' "${times[@]}" total "$SECONDS"
   # cargo's and unittest's closing lines, added up
-  awk '/^test result: / {passed += $4; failed += $6} /^Ran [0-9]+ tests? in / {passed += $2} END {printf "%d passed, %d failed\n", passed, failed}' "$log"
+  awk '/^test result: / {passed += $4; failed += $6} /^Ran [0-9]+ tests? in / {passed += $2} END {if (passed + failed) printf "%d passed, %d failed\n", passed, failed}' "$log"
 }
 
 for check in "${checks[@]}"; do

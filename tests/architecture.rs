@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use clustertracing::api::Reason;
+use strum::IntoEnumIterator;
+
 /// What a module may import of this crate, and whether it is pure.
 struct Layer {
     module: &'static str,
@@ -21,7 +24,7 @@ const LAYERS: &[Layer] = &[
 ];
 
 /// Files of an impure module that decide, and so must be as pure as the pure layers.
-const PURE_FILES: &[&str] = &["agent/machine.rs", "agent/report.rs"];
+const PURE_FILES: &[&str] = &["agent/check.rs", "agent/machine.rs", "agent/report.rs"];
 
 /// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
 const IMPURE: &[&str] = &[
@@ -77,13 +80,18 @@ fn all() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The word that a text begins with.
+fn word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
 /// Modules of this crate that a line names through `crate::` (nested braces of a `use` are looked through by their first names).
 fn crate_modules(line: &str) -> Vec<&str> {
     line.match_indices("crate::")
         .flat_map(|(at, _)| {
             let rest = &line[at + "crate::".len()..];
             let names = rest.strip_prefix('{').map_or_else(|| vec![rest], |list| list.split(", ").collect());
-            names.into_iter().map(|n| n.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()).collect::<Vec<_>>()
+            names.into_iter().map(word).collect::<Vec<_>>()
         })
         .filter(|name| LAYERS.iter().any(|l| l.module == *name))
         .collect()
@@ -152,6 +160,15 @@ fn only_host_touches_files_of_a_node() {
         }
     }
     assert!(broken.is_empty(), "files belong to src/host:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_reason_is_raised() {
+    let code: String =
+        all().iter().filter(|(file, _)| !file.starts_with("api/")).flat_map(|(_, text)| code(text)).map(|(_, line)| line).collect();
+    let unused: Vec<_> =
+        Reason::iter().map(Reason::as_str).filter(|name| !code.split("Reason::").skip(1).any(|rest| word(rest) == *name)).collect();
+    assert!(unused.is_empty(), "reasons that nothing gives: {unused:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The collector's objects: `tests/collector/<case>.yaml` (a `spec.collector`) gives `<case>.out`.
 //! `UPDATE_GOLDEN=1` writes the `.out` files anew; with `CLUSTERTRACING_OTELCOL` set to a collector's program, it checks each configuration.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +24,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn validated(collector: Value) -> Validated {
+fn validated(collector: &Value) -> Validated {
     let mut resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": collector })).unwrap());
     resource.metadata.uid = Some("uid-of-the-resource".into());
     let installation = Installation { namespace: "clustertracing".into(), collector_image: "otelcol-k8s:0.155.0".into() };
@@ -31,7 +33,7 @@ fn validated(collector: Value) -> Validated {
 
 fn rendered(case: &Path) -> CollectorObjects {
     let spec: Value = serde_yaml::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
-    let v = validated(spec);
+    let v = validated(&spec);
     collector::render(&v, v.wanted_collector().unwrap())
 }
 
@@ -101,13 +103,9 @@ fn a_collector_accepts_each_configuration() {
     for case in cases() {
         let objects = rendered(&case);
         // The files that Secrets would hold are not here.
-        let text: String = config(&objects)
-            .lines()
-            .filter(|l| !l.contains("_file: ") && !l.contains("reload_interval"))
-            .map(|l| format!("{l}\n"))
-            .collect();
+        let text: Vec<_> = config(&objects).lines().filter(|l| !l.contains("_file: ") && !l.contains("reload_interval")).collect();
         let path = folder.path().join("collector.yaml");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text.join("\n")).unwrap();
         let checked = Command::new(&otelcol)
             .arg("validate")
             .arg(format!("--config=file:{}", path.display()))

@@ -1,5 +1,7 @@
 //! The shape of the controller's requests: method, path, parameters and what matters of the body. What it decides is tested in `plans.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -41,7 +43,7 @@ impl Server {
         self.objects.lock().unwrap().insert(path.into(), object);
     }
 
-    fn answer(&self, seen: Seen) -> (u16, Value) {
+    fn answer(&self, seen: &Seen) -> (u16, Value) {
         let not_found =
             json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "" });
         if seen.method == Method::GET {
@@ -72,7 +74,7 @@ impl Server {
                 let bytes = body.collect_bytes().await.unwrap();
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
                 let query = parts.uri.query().unwrap_or_default().to_owned();
-                let (code, answer) = server.answer(Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body });
+                let (code, answer) = server.answer(&Seen { method: parts.method, path: parts.uri.path().to_owned(), query, body });
                 send.send_response(Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).unwrap());
             }
         });
@@ -118,7 +120,8 @@ fn settings() -> NodeSettings {
 /// A node whose agent found that a change is needed, or made.
 fn node_tracing(name: &str, verdict: &str) -> Value {
     let revision = settings().revision();
-    let component = |name: &str| json!({ "name": name, "tracing": if verdict == "Unchanged" { "Ours" } else { "Off" }, "healthy": true });
+    let component =
+        |name: &str| json!({ "name": name, "tracing": if verdict == "Unchanged" { "Ours" } else { "NotConfigured" }, "healthy": true });
     json!({
         "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing",
         "metadata": {

@@ -184,3 +184,117 @@ fn not_running(change: &Change) -> Trouble {
         message: format!("{} has the target's manifest, but does not (yet) run with its flags: see the kubelet's log", change.component),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::facts::tests::{mk_facts, mk_trouble};
+    use crate::api::node_tracing::{ComponentSettings, NodeSettings};
+    use crate::api::{ComponentName, State};
+
+    fn mk_target() -> Target {
+        let settings = NodeSettings {
+            endpoint: "127.0.0.1:4317".into(),
+            kube_api_server: ComponentSettings { state: State::Enabled, sampling_rate_per_million: 10_000 },
+            etcd: ComponentSettings { state: State::Enabled, sampling_rate_per_million: 0 },
+            watch_termination_grace_seconds: 0,
+            health_timeout_seconds: 120,
+        };
+        Target { revision: settings.revision(), settings }
+    }
+
+    fn mk_grant() -> Grant {
+        Grant { id: 1, revision: mk_target().revision, generation: 1 }
+    }
+
+    fn decided(facts: &Facts) -> Decision {
+        decide(&mk_grant(), &mk_target(), &check(&mk_target(), &mk_facts(), "cp1"), facts)
+    }
+
+    fn refusal(decision: &Decision) -> Option<Reason> {
+        match decision {
+            Decision::End(Outcome { result: OutcomeResult::Refused, reason, .. }) => *reason,
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn trouble_on_the_node_and_settings_under_a_false_name_refuse_the_target() {
+        let facts = Facts { trouble: Some(mk_trouble()), ..mk_facts() };
+        assert_eq!(check(&mk_target(), &facts, "cp1"), Checked::Refused(mk_trouble()));
+        let forged = Target { revision: "000000000000".into(), ..mk_target() };
+        let Checked::Refused(trouble) = check(&forged, &mk_facts(), "cp1") else { panic!("it is refused") };
+        assert_eq!(trouble.reason, Reason::InvalidSettings);
+    }
+
+    #[test]
+    fn a_target_counts_as_reached_only_when_the_processes_run_it() {
+        let mut settings = mk_target().settings;
+        settings.kube_api_server.state = State::Disabled;
+        settings.etcd.state = State::Disabled;
+        let target = Target { revision: settings.revision(), settings };
+        let mut facts = mk_facts();
+        assert_eq!(preflight(&target, &check(&target, &facts, "cp1")).verdict, Verdict::Unchanged);
+        facts.components[1].processes[0].argv.push("--experimental-flag".into());
+        let preflight = preflight(&target, &check(&target, &facts, "cp1"));
+        assert_eq!((preflight.verdict, preflight.reason), (Verdict::Refused, Some(Reason::ComponentUnhealthy)));
+    }
+
+    #[test]
+    fn a_flight_carries_what_verification_and_the_way_back_need() {
+        let mut facts = mk_facts();
+        let red = facts.components[0].green.pop().unwrap();
+        let Decision::Fly(flight) = decided(&facts) else { panic!("it flies") };
+        let [apiserver, etcd] = &flight.swaps[..] else { panic!("both change") };
+        assert_eq!((apiserver.component, etcd.component), (ComponentName::KubeApiserver, ComponentName::Etcd));
+        assert!(!apiserver.probes.is_empty() && !apiserver.probes.contains(&red), "what was red before is not asked for");
+        assert!(apiserver.needs.iter().all(|(name, _)| name.starts_with("tracing-")) && apiserver.original && !apiserver.touched);
+        assert_eq!(apiserver.old_argv, facts.components[0].found.argv);
+        assert_ne!(apiserver.old_argv, apiserver.new_argv);
+        assert_eq!(etcd.old_processes, [facts.components[1].processes[0].id]);
+        assert_eq!(flight.health_timeout, 120_000);
+    }
+
+    #[test]
+    fn a_component_that_is_not_well_refuses_the_grant() {
+        let spoilt: [fn(&mut ComponentFacts); 4] = [
+            |c| c.green.clear(),
+            |c| c.processes.clear(),
+            |c| c.processes.push(c.processes[0].clone()),
+            |c| c.processes[0].argv.push("--other".into()),
+        ];
+        for spoil in spoilt {
+            let mut facts = mk_facts();
+            spoil(&mut facts.components[1]);
+            assert_eq!(refusal(&decided(&facts)), Some(Reason::ComponentUnhealthy));
+        }
+    }
+
+    #[test]
+    fn only_our_own_folder_is_written_to() {
+        assert_eq!(needed_name(&format!("{STATE_DIR}/tracing-1.yaml")), Ok("tracing-1.yaml".to_owned()));
+        for path in ["/etc/passwd", "/etc/kubernetes/clustertracing2/x", "/etc/kubernetes/clustertracing/../x", "tracing-1.yaml"] {
+            assert!(needed_name(path).is_err(), "{path}");
+        }
+        assert!(needed_name(&format!("{STATE_DIR}/.hidden")).is_err());
+    }
+
+    #[test]
+    fn a_flight_stands_only_under_the_very_grant_and_target_that_it_began_with() {
+        let Decision::Fly(flight) = decided(&mk_facts()) else { panic!("it flies") };
+        let object = |grant, target| {
+            NodeTracing::new("cp1", crate::api::NodeTracingSpec { node_uid: "uid".into(), target: Some(target), grant: Some(grant) })
+        };
+        let stands = |object: &NodeTracing, uid| super::stands(&flight, &mk_target(), object, uid).is_ok();
+        assert!(stands(&object(mk_grant(), mk_target()), "uid"));
+        assert!(!stands(&object(mk_grant(), mk_target()), "another node of that name"));
+        assert!(!stands(&object(Grant { id: 2, ..mk_grant() }, mk_target()), "uid"));
+        let mut longer = mk_target();
+        longer.settings.health_timeout_seconds = 60;
+        assert!(!stands(&object(mk_grant(), longer), "uid"));
+        assert!(!stands(
+            &NodeTracing::new("cp1", crate::api::NodeTracingSpec { node_uid: "uid".into(), target: None, grant: None }),
+            "uid"
+        ));
+    }
+}

@@ -148,3 +148,62 @@ fn manifests(host: &impl Host) -> Result<Vec<Manifest>, Trouble> {
 fn unreadable(error: &host::Error) -> Trouble {
     Trouble { reason: Reason::NodeFilesUnwritable, message: chain(error) }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::api::node_tracing::TracingFound;
+    use crate::host::ProcessId;
+
+    /// A node whose two components run as kubeadm's manifests say, and answer.
+    pub(crate) fn mk_facts() -> Facts {
+        let texts = [
+            ("kube-apiserver.yaml", include_str!("../../tests/manifests/kubeadm/1.36.3/kube-apiserver/in.yaml")),
+            ("etcd.yaml", include_str!("../../tests/manifests/kubeadm/1.36.3/etcd/in.yaml")),
+        ];
+        let permissions = Permissions { mode: 0o600, uid: 0, gid: 0 };
+        let manifest = |(name, text): (&str, &str)| Manifest {
+            file: ManifestFile { name: name.to_owned(), text: text.to_owned() },
+            permissions,
+            digest: sha256_hex(text.as_bytes()),
+        };
+        let manifests: Vec<_> = texts.into_iter().map(manifest).collect();
+        let files: Vec<_> = manifests.iter().map(|m| m.file.clone()).collect();
+        let component = |found: Found| ComponentFacts {
+            processes: vec![Process { id: ProcessId { pid: 10, started: 5_000 }, argv: found.argv.clone() }],
+            green: found.probes.clone(),
+            found,
+        };
+        let components = find(&files).unwrap().into_iter().map(component).collect();
+        let now = Now { since_boot: 60_000, boot_id: "boot".into(), wall: jiff::Timestamp::constant(1_700_000_060, 0) };
+        Facts { manifests, components, trouble: None, now }
+    }
+
+    pub(crate) fn mk_trouble() -> Trouble {
+        Trouble { reason: Reason::UnsupportedManifest, message: "etcd.yaml: a shape of its own".into() }
+    }
+
+    #[test]
+    fn a_component_is_healthy_when_all_of_its_own_probes_are_green() {
+        let mut facts = mk_facts();
+        let component = &mut facts.components[0];
+        assert!(component.healthy());
+        component.green.pop();
+        assert!(!component.healthy());
+        component.green.clear();
+        component.found.probes.clear();
+        assert!(!component.healthy(), "nothing tells that it is well");
+    }
+
+    #[test]
+    fn a_process_is_the_only_one_with_exactly_this_argv() {
+        let mut facts = mk_facts();
+        let component = &mut facts.components[0];
+        let argv = component.found.argv.clone();
+        assert_eq!(component.process(&argv).map(|p| p.id.pid), Some(10));
+        assert_eq!(component.process(&argv[1..]), None);
+        component.processes.push(component.processes[0].clone());
+        assert_eq!(component.process(&argv), None);
+        assert_eq!(facts.component(ComponentName::Etcd).map(|c| c.found.tracing), Some(TracingFound::NotConfigured));
+    }
+}

@@ -123,6 +123,8 @@ pub struct RollingBack {
     since: u64,
     /// Whether the kubelet may have seen a new manifest.
     disturbed: bool,
+    /// The swaps that may have been made, and whose old state is waited for.
+    undone: Vec<usize>,
     /// Manifests that somebody else has changed since we did.
     foreign: Vec<String>,
     /// Why the last try to put a manifest back failed.
@@ -235,10 +237,10 @@ pub fn transition(mut flight: Flight, event: Event, now: &Now) -> (Flight, Optio
     let effect = match mem::replace(&mut flight.phase, Phase::Abandoned) {
         Phase::Prepared => flight.prepared(event, now),
         Phase::Committing => flight.committing(event, now),
-        Phase::Verifying(state) if other_boot => flight.verifying(Verifying { since: now.since_boot, ..state.restarted() }, event, now),
-        Phase::Verifying(state) => flight.verifying(state, event, now),
-        Phase::RollingBack(state) if other_boot => flight.rolling_back(RollingBack { since: now.since_boot, ..state }, event, now),
-        Phase::RollingBack(state) => flight.rolling_back(state, event, now),
+        Phase::Verifying(state) if other_boot => Some(flight.verifying(state.restarted(now), event, now)),
+        Phase::Verifying(state) => Some(flight.verifying(state, event, now)),
+        Phase::RollingBack(state) if other_boot => Some(flight.rolling_back(RollingBack { since: now.since_boot, ..state }, event, now)),
+        Phase::RollingBack(state) => Some(flight.rolling_back(state, event, now)),
         end @ (Phase::Done(_) | Phase::Abandoned) => {
             flight.phase = end;
             None
@@ -278,17 +280,17 @@ impl Flight {
             }
             // Nothing was written that counts: whoever comes next starts over with what is true then.
             Event::Resumed(_) | Event::Withdrawn(_) => return None,
-            failure => return self.refuse(unwritable(failure), now),
+            failure => return Some(self.refuse(unwritable(failure), now)),
         };
         self.phase = Phase::Prepared;
         Some(next)
     }
 
     fn committing(&mut self, event: Event, now: &Now) -> Option<Effect> {
-        match event {
+        let effect = match event {
             Event::Saved | Event::Put(_, Put::Written | Put::AlreadyThere) => self.put_next(now),
             // Stopped before the first rename: as good as never begun, and the grant may have been withdrawn since.
-            Event::Resumed(held) if !held.contains(&Held::After) => None,
+            Event::Resumed(held) if !held.contains(&Held::After) => return None,
             Event::Resumed(held) => {
                 self.swaps.iter_mut().zip(held).for_each(|(swap, held)| swap.touched = held == Held::After);
                 self.put_next(now)
@@ -301,23 +303,24 @@ impl Flight {
             }
             // With nothing touched this ends as a refusal.
             failure => self.roll_back(unwritable(failure), false, now),
-        }
+        };
+        Some(effect)
     }
 
-    fn put_next(&mut self, now: &Now) -> Option<Effect> {
+    fn put_next(&mut self, now: &Now) -> Effect {
         self.begun.get_or_insert(now.wall);
         if let Some(index) = self.swaps.iter().position(|s| !s.touched) {
             // Marked before the rename: when the rename fails, nobody knows which bytes are there.
             self.swaps[index].touched = true;
             self.phase = Phase::Committing;
-            return Some(Effect::Put(index));
+            return Effect::Put(index);
         }
         let watched = vec![Watched::default(); self.swaps.len()];
         self.phase = Phase::Verifying(Verifying { since: now.since_boot, watched, ..Verifying::default() });
-        Some(Effect::Save)
+        Effect::Save
     }
 
-    fn verifying(&mut self, mut state: Verifying, event: Event, now: &Now) -> Option<Effect> {
+    fn verifying(&mut self, mut state: Verifying, event: Event, now: &Now) -> Effect {
         if state.watched.len() != self.swaps.len() {
             state.watched = vec![Watched::default(); self.swaps.len()];
         }
@@ -341,7 +344,8 @@ impl Flight {
                 if let Some(cause) = self.crash_loop(&state) {
                     return self.roll_back(cause, true, now);
                 }
-                let standing = self.standing(&seen, |swap| &swap.new_argv, |swap, p| swap.old_processes.contains(&p.id));
+                let all = self.swaps.iter().zip(&seen);
+                let standing = standing(all, |swap| &swap.new_argv, |swap, p| swap.old_processes.contains(&p.id));
                 state.streak.count(standing.as_ref().ok(), probed, now);
                 if first_without_old {
                     // so that an agent that is started again does not give a new budget
@@ -355,7 +359,7 @@ impl Flight {
             return self.end(OutcomeResult::Succeeded, None, String::new(), now);
         }
         if let Err(problem) = standing
-            && let Some(cause) = self.timeout(&state, problem, now)
+            && let Some(cause) = self.timeout(&state, &problem, now)
         {
             return self.roll_back(cause, true, now);
         }
@@ -363,9 +367,9 @@ impl Flight {
         self.keep_verifying(state, look)
     }
 
-    fn keep_verifying(&mut self, state: Verifying, effect: Effect) -> Option<Effect> {
+    fn keep_verifying(&mut self, state: Verifying, effect: Effect) -> Effect {
         self.phase = Phase::Verifying(state);
-        Some(effect)
+        effect
     }
 
     fn old_are_gone(&self, seen: &[Seen]) -> bool {
@@ -396,7 +400,7 @@ impl Flight {
         Some(Cause { reason: Reason::NewProcessExited, message })
     }
 
-    fn timeout(&self, state: &Verifying, problem: String, now: &Now) -> Option<Cause> {
+    fn timeout(&self, state: &Verifying, problem: &str, now: &Now) -> Option<Cause> {
         let (since, limit, reason, what) = match state.old_gone {
             Some(gone) => (gone, self.health_timeout, Reason::HealthTimeout, "after the old processes were gone"),
             None => (state.since, KUBELET_REACTS, Reason::KubeletNotReacting, "after the new manifests were in place"),
@@ -405,38 +409,22 @@ impl Flight {
         over.then(|| Cause { reason, message: format!("{problem}, {} s {what}", limit / 1000) })
     }
 
-    /// The one process of each component that should run, or what is missing.
-    fn standing(
-        &self,
-        seen: &[Seen],
-        wanted: impl Fn(&Swap) -> &Vec<String>,
-        unwanted: impl Fn(&Swap, &Process) -> bool,
-    ) -> Result<Vec<ProcessId>, String> {
-        let one = |(swap, seen): (&Swap, &Seen)| {
-            let component = swap.component;
-            if let Some(process) = seen.processes.iter().find(|p| unwanted(swap, p)) {
-                return Err(format!("{component}: process {} of the other manifest still runs", process.id.pid));
-            }
-            let running: Vec<_> = seen.processes.iter().filter(|p| p.argv == *wanted(swap)).map(|p| p.id).collect();
-            let [process] = running[..] else {
-                return Err(format!("{component}: {} processes run with the expected flags instead of one", running.len()));
-            };
-            match seen.silent.as_deref() {
-                None | Some([]) => Ok(process),
-                Some([probe, ..]) => Err(format!("{component}: {} is not answered", describe(probe))),
-            }
-        };
-        self.swaps.iter().zip(seen).map(one).collect()
-    }
-
-    fn roll_back(&mut self, cause: Cause, disturbed: bool, now: &Now) -> Option<Effect> {
+    fn roll_back(&mut self, cause: Cause, disturbed: bool, now: &Now) -> Effect {
         let since = now.since_boot;
-        self.phase =
-            Phase::RollingBack(RollingBack { cause, since, disturbed, foreign: Vec::new(), trouble: None, streak: Streak::default() });
-        Some(Effect::Save)
+        let undone = (0..self.swaps.len()).filter(|index| self.swaps[*index].touched).collect();
+        self.phase = Phase::RollingBack(RollingBack {
+            cause,
+            since,
+            disturbed,
+            undone,
+            foreign: Vec::new(),
+            trouble: None,
+            streak: Streak::default(),
+        });
+        Effect::Save
     }
 
-    fn rolling_back(&mut self, mut state: RollingBack, event: Event, now: &Now) -> Option<Effect> {
+    fn rolling_back(&mut self, mut state: RollingBack, event: Event, now: &Now) -> Effect {
         // Going back has the kubelet's time and the health budget, counted from its beginning: no process needs to be gone first.
         let over = now.since_boot.saturating_sub(state.since) >= KUBELET_REACTS + self.health_timeout;
         match event {
@@ -460,7 +448,9 @@ impl Flight {
             Event::Looked(_) if self.swaps.iter().any(|s| s.touched) => self.put_back_next(state, now),
             Event::Looked(seen) => {
                 let probed = seen.iter().all(|s| s.silent.is_some());
-                let standing = self.standing(&seen, |swap| &swap.old_argv, |swap, p| p.argv == swap.new_argv && p.argv != swap.old_argv);
+                let undone =
+                    self.swaps.iter().zip(&seen).enumerate().filter(|(index, _)| state.undone.contains(index)).map(|(_, pair)| pair);
+                let standing = standing(undone, |swap| &swap.old_argv, |swap, p| p.argv == swap.new_argv && p.argv != swap.old_argv);
                 state.streak.count(standing.as_ref().ok(), probed, now);
                 match standing {
                     _ if state.streak.green >= ROUNDS => {
@@ -485,12 +475,12 @@ impl Flight {
         }
     }
 
-    fn keep_rolling_back(&mut self, state: RollingBack, effect: Effect) -> Option<Effect> {
+    fn keep_rolling_back(&mut self, state: RollingBack, effect: Effect) -> Effect {
         self.phase = Phase::RollingBack(state);
-        Some(effect)
+        effect
     }
 
-    fn put_back_next(&mut self, state: RollingBack, now: &Now) -> Option<Effect> {
+    fn put_back_next(&mut self, state: RollingBack, now: &Now) -> Effect {
         if let Some(index) = self.swaps.iter().rposition(|s| s.touched) {
             return self.keep_rolling_back(state, Effect::PutBack(index));
         }
@@ -505,21 +495,44 @@ impl Flight {
         self.keep_rolling_back(state, Effect::Look { at: now.since_boot, probe: true })
     }
 
-    fn rollback_failed(&mut self, state: &RollingBack, problem: &str, now: &Now) -> Option<Effect> {
+    fn rollback_failed(&mut self, state: &RollingBack, problem: &str, now: &Now) -> Effect {
         let problem = state.trouble.as_deref().unwrap_or(problem);
         let message = format!("going back failed: {problem}; it was needed because: {}", state.cause.message);
         self.end(OutcomeResult::Failed, Some(Reason::RollbackFailed), message, now)
     }
 
-    fn refuse(&mut self, cause: Cause, now: &Now) -> Option<Effect> {
+    fn refuse(&mut self, cause: Cause, now: &Now) -> Effect {
         self.end(OutcomeResult::Refused, Some(cause.reason), cause.message, now)
     }
 
-    fn end(&mut self, result: OutcomeResult, reason: Option<Reason>, message: String, now: &Now) -> Option<Effect> {
+    fn end(&mut self, result: OutcomeResult, reason: Option<Reason>, message: String, now: &Now) -> Effect {
         let seconds = self.begun.map_or(0, |begun| now.wall.duration_since(begun).as_secs().max(0));
         self.phase = Phase::Done(outcome(&self.grant, result, reason, message, seconds, now));
-        Some(Effect::Save)
+        Effect::Save
     }
+}
+
+/// The one process of each component that should run, or what is missing.
+fn standing<'a>(
+    swaps: impl Iterator<Item = (&'a Swap, &'a Seen)>,
+    wanted: impl Fn(&Swap) -> &Vec<String>,
+    unwanted: impl Fn(&Swap, &Process) -> bool,
+) -> Result<Vec<ProcessId>, String> {
+    let one = |(swap, seen): (&Swap, &Seen)| {
+        let component = swap.component;
+        if let Some(process) = seen.processes.iter().find(|p| unwanted(swap, p)) {
+            return Err(format!("{component}: process {} of the other manifest still runs", process.id.pid));
+        }
+        let running: Vec<_> = seen.processes.iter().filter(|p| p.argv == *wanted(swap)).map(|p| p.id).collect();
+        let [process] = running[..] else {
+            return Err(format!("{component}: {} processes run with the expected flags instead of one", running.len()));
+        };
+        match seen.silent.as_deref() {
+            None | Some([]) => Ok(process),
+            Some([probe, ..]) => Err(format!("{component}: {} is not answered", describe(probe))),
+        }
+    };
+    swaps.map(one).collect()
 }
 
 /// How a grant ended, at `now`.
@@ -537,9 +550,9 @@ pub fn outcome(grant: &Grant, result: OutcomeResult, reason: Option<Reason>, mes
 }
 
 impl Verifying {
-    /// After a reboot no process that was seen before is alive, and the new budget counts from the first look.
-    fn restarted(self) -> Self {
-        Self { watched: self.watched.iter().map(|_| Watched::default()).collect(), ..Self::default() }
+    /// After a reboot no process that was seen before is alive, and every wait starts anew.
+    fn restarted(&self, now: &Now) -> Self {
+        Self { since: now.since_boot, watched: vec![Watched::default(); self.watched.len()], ..Self::default() }
     }
 }
 

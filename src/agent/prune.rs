@@ -42,3 +42,51 @@ fn garbage(names: &Names, facts: &Facts) -> Names {
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::facts::tests::{mk_facts, mk_trouble};
+    use crate::api::ComponentName;
+
+    fn names(names: &[(Folder, &str)]) -> Names {
+        names.iter().map(|(folder, name)| (*folder, (*name).to_owned())).collect()
+    }
+
+    fn mk_ours() -> Facts {
+        let mut facts = mk_facts();
+        facts.components[0].found.tracing = TracingFound::Ours;
+        facts.manifests[0].file.text = "--tracing-config-file=/etc/kubernetes/clustertracing/tracing-1.yaml".into();
+        assert_eq!(facts.components[0].found.component, ComponentName::KubeApiserver);
+        facts
+    }
+
+    #[test]
+    fn what_a_manifest_names_stays_and_the_rest_of_ours_goes() {
+        let found = names(&[
+            (Folder::Manifests, "kube-apiserver.yaml"),
+            (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
+            (Folder::Manifests, ".editor.swp"),
+            (Folder::State, "tracing-1.yaml"),
+            (Folder::State, "tracing-2.yaml"),
+            (Folder::State, "journal"),
+            (Folder::State, "notes.txt"),
+            (Folder::Backups, "kube-apiserver.yaml"),
+            (Folder::Backups, "etcd.yaml"),
+        ]);
+        let expected = names(&[
+            (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
+            (Folder::State, "tracing-2.yaml"),
+            (Folder::Backups, "etcd.yaml"),
+        ]);
+        assert_eq!(garbage(&found, &mk_ours()), expected);
+    }
+
+    #[test]
+    fn where_the_manifests_are_not_understood_only_temporary_files_go() {
+        let found =
+            names(&[(Folder::State, "tracing-2.yaml"), (Folder::State, ".journal.clustertracing-0"), (Folder::Backups, "etcd.yaml")]);
+        let facts = Facts { trouble: Some(mk_trouble()), ..mk_ours() };
+        assert_eq!(garbage(&found, &facts), names(&[(Folder::State, ".journal.clustertracing-0")]));
+    }
+}

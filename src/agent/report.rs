@@ -72,3 +72,47 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::facts::tests::{mk_facts, mk_trouble};
+
+    fn mk_doing(verdict: Verdict) -> Doing {
+        let preflight = Preflight { revision: "0123456789ab".into(), verdict, changes: Vec::new(), reason: None, message: String::new() };
+        Doing { preflight: Some(preflight), ..Doing::default() }
+    }
+
+    #[test]
+    fn the_current_revision_is_told_only_of_a_target_that_is_reached() {
+        let current = |verdict| status(&mk_facts(), &mk_doing(verdict), None).current_revision;
+        assert_eq!(current(Verdict::Unchanged).as_deref(), Some("0123456789ab"));
+        assert_eq!((current(Verdict::Ready), current(Verdict::Refused)), (None, None));
+        assert_eq!(status(&mk_facts(), &Doing::default(), None).current_revision, None);
+    }
+
+    #[test]
+    fn a_start_time_that_only_jitters_is_reported_as_before() {
+        let doing = mk_doing(Verdict::Unchanged);
+        let first = status(&mk_facts(), &doing, None);
+        let at = |seconds: i64, reported| {
+            let mut facts = mk_facts();
+            facts.now.wall += jiff::SignedDuration::from_secs(seconds);
+            status(&facts, &doing, reported)
+        };
+        assert_eq!(at(1, Some(&first)), first, "the wall clock was corrected by a second");
+        assert_ne!(at(60, Some(&first)), first);
+        assert_ne!(at(1, None), first);
+    }
+
+    #[test]
+    fn a_component_without_a_manifest_is_absent_and_one_that_was_not_seen_is_not_mentioned() {
+        let mut facts = mk_facts();
+        facts.components.pop();
+        let components = status(&facts, &Doing::default(), None).components;
+        let absent: Vec<_> = components.iter().filter(|c| c.tracing == TracingFound::Absent).map(|c| c.name).collect();
+        assert_eq!(absent, [ComponentName::Etcd]);
+        let unseen = Facts { components: Vec::new(), trouble: Some(mk_trouble()), ..facts };
+        assert_eq!(status(&unseen, &Doing::default(), None).components, []);
+    }
+}

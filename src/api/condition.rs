@@ -1,10 +1,10 @@
 //! The closed sets of condition types and reasons, and how a condition list is updated.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use strum::{EnumIter, IntoStaticStr};
+use strum::{EnumIter, EnumMessage, IntoEnumIterator, IntoStaticStr};
 
 /// The conditions of a `ClusterTracing`. `Reconciling` and `Stalled` are abnormal-true: present only while true (kstatus).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, EnumIter)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, EnumIter, EnumMessage)]
 pub enum ConditionType {
     /// Summary: every selected node carries the requested settings, verified, and the collector takes spans.
     Ready,
@@ -36,6 +36,7 @@ pub enum ConditionType {
     Hash,
     IntoStaticStr,
     EnumIter,
+    EnumMessage,
     serde::Serialize,
     serde::Deserialize,
     schemars::JsonSchema,
@@ -144,6 +145,20 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// Both sets in words, as Markdown: docs/reasons.md.
+pub fn reference() -> String {
+    fn row(name: &str, documentation: Option<&str>) -> String {
+        format!("| `{name}` | {} |\n", documentation.unwrap_or_default())
+    }
+    let conditions: String = ConditionType::iter().map(|c| row(c.as_str(), c.get_documentation())).collect();
+    let reasons: String = Reason::iter().map(|r| row(r.as_str(), r.get_documentation())).collect();
+    format!(
+        "# Conditions and reasons\n\n<!-- Generated from src/api/condition.rs by `make generate`: do not edit. -->\n\nA condition, an Event, a node's refusal and a node's outcome use the same reason. The message beside it names the object, the cause \
+         and the next command.\n\n## Conditions of a ClusterTracing\n\n| type | True means |\n| --- | --- |\n{conditions}\n## Reasons\n\n| reason | means |\n\
+         | --- | --- |\n{reasons}"
+    )
 }
 
 /// A condition's new state, before it is merged into a list.

@@ -215,7 +215,7 @@ pub enum TracingFound {
     /// The component has no manifest on this node.
     Absent,
     /// No tracing flag is set.
-    Off,
+    NotConfigured,
     /// The flags are ours.
     Ours,
     /// Somebody else set a tracing flag.

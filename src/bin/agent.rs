@@ -1,14 +1,14 @@
-//! The agent of one control-plane node: reads its arguments, and runs `clustertracing::agent`.
+//! The agent's program: arguments, log output, run; why it ended goes to the pod's status.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clustertracing::{agent, component};
-use tracing_subscriber::EnvFilter;
+use clustertracing::runtime::telemetry::{self, LogFormat};
+use clustertracing::{agent, component, runtime};
 
 /// Carries out tracing changes on the control-plane node that it runs on.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
     /// Name of this node.
@@ -23,18 +23,22 @@ struct Args {
     /// Where the node's processes are seen.
     #[arg(long, env = "PROC_DIR", default_value = "/proc")]
     proc: PathBuf,
+    /// How log lines look. What is logged is set by `RUST_LOG`.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Args { node_name, manifests_dir, state_dir, proc } = Args::parse();
-    let filter = EnvFilter::try_from_env("LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let Err(error) = agent::run(agent::Config { node_name, manifests_dir, state_dir, proc }).await;
-    let message = agent::chain(&error);
-    tracing::error!("{message}");
-    if let Err(error) = std::fs::write("/dev/termination-log", &message) {
-        tracing::debug!("cannot write the termination message: {error}");
-    }
+    let Args { node_name, manifests_dir, state_dir, proc, log_format } = Args::parse();
+    telemetry::init(log_format);
+    let error = tokio::select! {
+        Err(error) = agent::run(agent::Config { node_name, manifests_dir, state_dir, proc }) => agent::chain(&error),
+        // stopping anywhere is safe: the journal tells the next process where to go on
+        Ok(()) = runtime::shutdown::requested() => return ExitCode::SUCCESS,
+        else => "install the signal handlers".to_owned(),
+    };
+    tracing::error!("{error}");
+    std::fs::write("/dev/termination-log", &error).unwrap_or_else(|e| tracing::debug!("write /dev/termination-log: {e}"));
     ExitCode::FAILURE
 }

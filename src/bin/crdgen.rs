@@ -1,4 +1,5 @@
-//! Writes the custom resource definitions: `crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates.
+//! Writes the custom resource definitions (`crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates), and the
+//! references for people (`docs/reasons.md`, `docs/versions.md`).
 //!
 //! `make generate` runs it, `make verify-generated` proves that nothing was edited by hand or forgotten.
 //! One argument may name another root folder than this package's.
@@ -6,7 +7,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use clustertracing::api::{ClusterTracing, NodeTracing};
+use clustertracing::api::{ClusterTracing, NodeTracing, condition};
+use clustertracing::component;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -22,6 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&root.join("config/crd").join(&file), &text)?;
         write(&root.join("charts/clustertracing/templates/crds").join(&file), &chart_template(&text))?;
     }
+    write(&root.join("docs/reasons.md"), &condition::reference())?;
+    write(&root.join("docs/versions.md"), &component::reference())?;
     Ok(())
 }
 
@@ -39,21 +43,7 @@ fn render(crd: &CustomResourceDefinition) -> Result<String, Box<dyn Error>> {
             }
         }
     }
-    Ok(format!("{HEADER}{}", quote_booleans_of_yaml_1_1(&serde_yaml::to_string(&value)?)))
-}
-
-/// Quotes list items that kubectl and Helm, which read YAML 1.1, would take for a boolean: an enum's value `Off` would arrive as `false`.
-fn quote_booleans_of_yaml_1_1(text: &str) -> String {
-    text.split_inclusive('\n')
-        .map(|line| match line.trim_end().split_once("- ") {
-            Some((indent, word)) if indent.trim().is_empty() && is_boolean_of_yaml_1_1(word) => format!("{indent}- \"{word}\"\n"),
-            _ => line.to_owned(),
-        })
-        .collect()
-}
-
-fn is_boolean_of_yaml_1_1(word: &str) -> bool {
-    ["y", "n", "yes", "no", "on", "off"].iter().any(|boolean| word.eq_ignore_ascii_case(boolean))
+    Ok(format!("{HEADER}{}", serde_yaml::to_string(&value)?))
 }
 
 /// Removes from a schema, and from those in it, what Rust's types add and the API must not have: `nullable`, which lets an explicit null through
@@ -110,12 +100,6 @@ mod tests {
             }
         });
         assert_eq!(schema, expected);
-    }
-
-    #[test]
-    fn words_that_older_yaml_takes_for_booleans_are_quoted() {
-        let text = "enum:\n  - Off\n  - Ours\n  - no\ndescription: off - No\n";
-        assert_eq!(quote_booleans_of_yaml_1_1(text), "enum:\n  - \"Off\"\n  - Ours\n  - \"no\"\ndescription: off - No\n");
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl<'a> Located<'a> {
         let tracing = match (self.foreign.is_empty(), self.manifest.is_ours()) {
             (false, _) => TracingFound::Foreign,
             (true, true) => TracingFound::Ours,
-            (true, false) => TracingFound::Off,
+            (true, false) => TracingFound::NotConfigured,
         };
         Found {
             component: self.component,

@@ -13,7 +13,7 @@ pub fn reference() -> String {
         "\
 # What each version gets
 
-<!-- Generated from src/component. To renew it: UPDATE_GOLDEN=1 cargo test --test components -->
+<!-- Generated from src/component by `make generate`: do not edit. -->
 
 A component's version is the tag of the image in its static pod's manifest: `v1.36.3`, `3.6.16-0`, also with a digest behind it, or with a
 builder's suffix. A tag that does not name a release (`latest`), or none at all, is refused as `UnsupportedVersion`.

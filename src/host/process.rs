@@ -29,7 +29,7 @@ pub fn find(proc: &Path, program: &str) -> Result<Vec<Process>, Error> {
 fn read(folder: &Path, pid: i32, program: &str) -> Result<Option<Process>, (PathBuf, io::Error)> {
     let file = |name: &str| fs::read(folder.join(name)).map_err(|e| (folder.join(name), e));
     let argv = argv(&file("cmdline")?);
-    if !argv.first().is_some_and(|a| a.rsplit('/').next() == Some(program)) {
+    if argv.first().is_none_or(|a| a.rsplit('/').next() != Some(program)) {
         return Ok(None);
     }
     let stat = file("stat")?;

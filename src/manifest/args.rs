@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn reads_flags_in_every_form_that_the_programs_take() {
-        let cases: [(&[&str], &[(&str, Option<&str>, usize)]); 8] = [
+        type Flag = (&'static str, Option<&'static str>, usize);
+        let cases: [(&[&str], &[Flag]); 8] = [
             (&["etcd", "--name=a"], &[("name", Some("a"), 1)]),
             (&["etcd", "-name=a"], &[("name", Some("a"), 1)]),
             (&["etcd", "--name", "a", "--b"], &[("name", Some("a"), 2), ("b", None, 1)]),

@@ -1,4 +1,4 @@
-//! The node collector's objects, rendered from the spec: a ConfigMap named after its contents, and a DaemonSet.
+//! The node collector's objects, rendered from the spec: a `ConfigMap` named after its contents, and a `DaemonSet`.
 //!
 //! The configuration is a value that is serialized, never a template: a name or an endpoint cannot become structure. The collector
 //! expands `${…}` in every string that it reads; the only ones here are ours (the headers' environment variables), because
@@ -14,11 +14,11 @@ use crate::api::clustertracing::Redaction;
 use crate::api::node_tracing::hex12;
 use crate::api::{ClusterTracing, ExporterProtocol, GROUP, LABEL_CONTROL_PLANE, SINGLETON, VERSION};
 
-/// Name of the DaemonSet, of its ServiceAccount, and the start of its ConfigMaps' names.
+/// Name of the `DaemonSet` and of its `ServiceAccount`, which the installation brings, and the start of its `ConfigMap`s' names.
 pub const NAME: &str = "clustertracing-collector";
 /// Selects the collector's objects and pods.
 pub const SELECTOR: &str = "app.kubernetes.io/name=clustertracing,app.kubernetes.io/component=collector";
-/// On the DaemonSet and its pods: the digest of all that was rendered. A pod is up to date when it carries the wanted one.
+/// On the `DaemonSet` and its pods: the digest of all that was rendered. A pod is up to date when it carries the wanted one.
 pub const ANNOTATION_REVISION: &str = "clustertracing.dev/collector-revision";
 
 /// The collector's own health, and its own metrics; both on the loopback, which the pod shares with its node.
@@ -53,11 +53,11 @@ const SENSITIVE: &[&str] = &[
 pub struct CollectorObjects {
     /// Digest of everything below.
     pub revision: String,
-    /// Name of the ConfigMap: it carries the configuration's digest, so a change is a new object and a rollout, and going back is one too.
+    /// Name of the `ConfigMap`: it carries the configuration's digest, so a change is a new object and a rollout, and going back is one too.
     pub config_map_name: String,
-    /// The ConfigMap.
+    /// The `ConfigMap`.
     pub config_map: Value,
-    /// The DaemonSet.
+    /// The `DaemonSet`.
     pub daemon_set: Value,
 }
 
@@ -98,7 +98,7 @@ impl CollectorObjects {
     }
 }
 
-/// ConfigMaps that no pod needs any more.
+/// `ConfigMap`s that no pod needs any more.
 pub fn unused_config_maps(observed: &ObservedCollector, wanted: Option<&str>) -> BTreeSet<String> {
     observed.config_maps.iter().filter(|name| Some(name.as_str()) != wanted).cloned().collect()
 }
@@ -326,6 +326,7 @@ fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
                 "metadata": { "labels": labels() },
                 "spec": {
                     "serviceAccountName": NAME,
+                    // The collector asks the API server for nothing.
                     "automountServiceAccountToken": false,
                     "hostNetwork": true,
                     "dnsPolicy": "ClusterFirstWithHostNet",

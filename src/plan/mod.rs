@@ -73,7 +73,7 @@ pub enum CollectorPlan {
     Keep,
     /// Make it so.
     Apply(Box<CollectorObjects>),
-    /// Remove ConfigMaps of earlier configurations.
+    /// Remove `ConfigMap`s of earlier configurations.
     Prune(Vec<String>),
     /// Remove everything.
     Remove,

@@ -75,9 +75,9 @@ pub struct ObservedNodeTracing {
 /// The collector's objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObservedCollector {
-    /// The DaemonSet, if there is one.
+    /// The `DaemonSet`, if there is one.
     pub daemon_set: Option<DaemonSet>,
-    /// Names of the collector's ConfigMaps.
+    /// Names of the collector's `ConfigMap`s.
     pub config_maps: BTreeSet<String>,
     /// Nodes on which a collector is Ready, with the revision that its pod was made from.
     pub ready: BTreeMap<String, String>,

@@ -1,9 +1,9 @@
 //! Which node is changed next, and whether it may be changed now.
 //!
 //! A rollout has two phases. First every agent checks the target: one refusal anywhere, and no node is granted, so that no byte is
-//! written on any of them. Then nodes are granted one at a time: in the order of [`order`], each only when every gate of [`GATES`] is open.
+//! written on any of them. Then nodes are granted one at a time: in the order of `order`, each only when every gate of `GATES` is open.
 //!
-//! A new rule about *when* is one more gate; a new rule about *which node* is one more key of [`order`].
+//! A new rule about *when* is one more gate; a new rule about *which node* is one more key of `order`.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 

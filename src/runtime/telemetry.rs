@@ -12,9 +12,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// kube's client logs each request that fails, and each probe of a server whose certificate is not checked, as an error or a warning:
+/// whoever asked says so himself, with what he wanted, and an API server that restarts is nothing unusual here.
+const DEFAULT: &str = "info,kube_client::client=off,kube_client=warn,kube_runtime=warn";
+
 /// Writes logs to standard error: `info` and above, or what `RUST_LOG` says. A second call does nothing.
 pub fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match format {
         LogFormat::Text => builder.try_init(),

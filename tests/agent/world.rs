@@ -10,9 +10,10 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
-use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Process, ProcessId, is_temporary};
+use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, is_temporary};
 use clustertracing::manifest::Probe;
 use tempfile::TempDir;
 
@@ -34,6 +35,13 @@ pub(crate) enum Fault {
 /// What the agent's process dies of: caught by the test.
 pub(crate) struct Killed;
 
+/// A manifest in few words.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) digest: String,
+    pub(crate) permissions: Permissions,
+}
+
 /// What becomes of a process that runs under a manifest that carries our edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -44,6 +52,15 @@ pub(crate) enum Fate {
     /// It ends after 0.3 s, and is started again after 10 s, 20 s, …
     Exits,
 }
+
+/// Bytes and mode.
+type OldFile = (Vec<u8>, u32);
+
+/// Somebody else, who writes to the manifests folder.
+type Rival = Box<dyn Fn(&Path)>;
+
+/// argv and probes of a manifest's component.
+type Component = (Vec<String>, Vec<Probe>);
 
 /// A running or ending process.
 #[derive(Clone)]
@@ -61,7 +78,7 @@ pub(crate) struct World {
     /// Run right before the effect of that number.
     pub(crate) fault: Cell<Option<(usize, Fault)>>,
     /// What somebody else does right before the first rename of a manifest.
-    pub(crate) rival: RefCell<Option<Box<dyn Fn(&Path)>>>,
+    pub(crate) rival: RefCell<Option<Rival>>,
     pub(crate) effects: Cell<usize>,
     pub(crate) trace: RefCell<Vec<String>>,
     clock: Cell<u64>,
@@ -69,7 +86,8 @@ pub(crate) struct World {
     next_pid: Cell<i32>,
     running: RefCell<BTreeMap<String, Running>>,
     starts: RefCell<BTreeMap<String, (u64, u32)>>,
-    unsynced: RefCell<Vec<(PathBuf, Option<(Vec<u8>, u32)>)>>,
+    /// What was renamed over or removed, and is not synced: path, old bytes and mode.
+    unsynced: RefCell<Vec<(PathBuf, Option<OldFile>)>>,
     /// The bytes that each manifest may hold.
     allowed: RefCell<BTreeMap<String, Vec<Vec<u8>>>>,
 }
@@ -118,11 +136,12 @@ impl World {
         fs::read(self.dir.path().join("manifests").join(file)).unwrap()
     }
 
-    /// Bytes, mode and owner of both manifests.
-    pub(crate) fn manifests(&self) -> Vec<(Vec<u8>, u32, u32, u32)> {
+    /// Contents, mode and owner of both manifests.
+    pub(crate) fn manifests(&self) -> Vec<Standing> {
         let one = |file| {
             let metadata = fs::metadata(self.dir.path().join("manifests").join(file)).unwrap();
-            (self.manifest(file), metadata.mode(), metadata.uid(), metadata.gid())
+            let permissions = Permissions { mode: metadata.mode(), uid: metadata.uid(), gid: metadata.gid() };
+            Standing { digest: sha256_hex(&self.manifest(file)), permissions }
         };
         FILES.map(one).into()
     }
@@ -272,8 +291,8 @@ impl World {
 }
 
 /// argv and probes under a manifest; remembered, because the kubelet asks all the time.
-fn found(manifest: &[u8]) -> (Vec<String>, Vec<Probe>) {
-    thread_local!(static FOUND: RefCell<HashMap<Vec<u8>, (Vec<String>, Vec<Probe>)>> = RefCell::default());
+fn found(manifest: &[u8]) -> Component {
+    thread_local!(static FOUND: RefCell<HashMap<Vec<u8>, Component>> = RefCell::default());
     FOUND.with_borrow_mut(|known| {
         let find = || {
             let file = ManifestFile { name: "pod.yaml".into(), text: String::from_utf8(manifest.to_vec()).unwrap() };

@@ -346,7 +346,7 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
             version: Some(if name == ComponentName::Etcd { "3.6.16" } else { "1.36.3" }.into()),
             manifest: Some(format!("{name}.yaml")),
             manifest_digest: None,
-            tracing: if state(machine.carries.as_ref(), name).is_some() { TracingFound::Ours } else { TracingFound::Off },
+            tracing: if state(machine.carries.as_ref(), name).is_some() { TracingFound::Ours } else { TracingFound::NotConfigured },
             healthy: machine.unhealthy != Some(name),
             started_time: None,
         })

@@ -136,15 +136,16 @@ fn every_phase_answers_every_event_as_the_table_says() {
             ("failed", Event::Failed("input/output error".into())),
         ]
     };
-    let mut table = String::new();
+    let mut table = Vec::new();
     for (phase, time, flight) in &phases {
-        table += &format!("{phase}\n");
+        table.push(phase.to_string());
         for (name, event) in events(flight) {
             let (next, effect) = transition(flight.clone(), event, &at(*time));
             let effect = effect.map_or("end".to_owned(), |e| format!("{e:?}"));
-            table += &format!("  {name:<31}-> {:<28}{effect}\n", describe_phase(&next));
+            table.push(format!("  {name:<31}-> {:<28}{effect}", describe_phase(&next)));
         }
     }
+    let table = table.join("\n") + "\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/agent/machine/transitions.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path, &table).unwrap();
@@ -185,7 +186,9 @@ fn looks_without_probes_neither_add_to_a_count_nor_end_it() {
     let flight = mk_verifying();
     let unprobed = |started| {
         let Event::Looked(mut seen) = new(&flight, started, true) else { panic!("it looks") };
-        seen.iter_mut().for_each(|s| s.silent = None);
+        for seen in &mut seen {
+            seen.silent = None;
+        }
         Event::Looked(seen)
     };
     let mut script = vec![(2 * SECOND, nothing(&flight)), (2 * SECOND, Event::Saved)];
