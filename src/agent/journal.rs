@@ -1,7 +1,7 @@
 //! The flight on the disk: what an agent that is started again goes on with.
 //!
 //! One file, replaced as a whole. Its first line names the format and the SHA-256 of the rest; a file that does not match it is
-//! [`Damaged`]: it is reported, and nothing is guessed from it.
+//! [`Error::Damaged`]: it is reported, and nothing is guessed from it.
 
 use crate::api::node_tracing::sha256_hex;
 use crate::host::{self, File, Folder, Host, Permissions, replace};

@@ -1,6 +1,6 @@
 //! Removes files of ours that nothing refers to any more.
 //!
-//! [`garbage`] decides, and decides for keeping: what the manifests do not tell for sure, stays.
+//! `garbage` decides, and decides for keeping: what the manifests do not tell for sure, stays.
 
 use super::facts::Facts;
 use super::journal;

@@ -13,6 +13,8 @@ use super::step::note;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// A server that does not answer within a second is away, for its callers.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long client-go waits before it tries a lost request again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Polls in the background, until it is asked for its findings.
 pub(crate) struct Watch {
@@ -144,6 +146,7 @@ async fn watch_client(name: &'static str, access: Access, reconnect: bool, stopp
         requests.made += 1;
         if let Err(first) = client.request_text(get("/api/v1/namespaces/default")).await {
             requests.retried += 1;
+            tokio::time::sleep(RETRY_AFTER).await;
             if let Err(second) = client.request_text(get("/api/v1/namespaces/default")).await {
                 requests.failed.push(format!("first {first:?}, then {second:?}"));
             }
