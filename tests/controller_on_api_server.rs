@@ -157,7 +157,11 @@ impl Cluster {
                 "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing", "metadata": { "name": name }, "status": status,
             });
             let params = PatchParams::apply("clustertracing-agent").force();
-            self.node_tracings().patch_status(&name, &params, &Patch::Apply(body)).await.unwrap();
+            match self.node_tracings().patch_status(&name, &params, &Patch::Apply(body)).await {
+                // a controller that runs by itself may have removed it since it was listed
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                reported => drop(reported.unwrap()),
+            }
         }
     }
 
