@@ -150,15 +150,11 @@ impl Node {
         if !self.up || self.runs_its_manifest(component) {
             return false;
         }
-        self.processes[component] = match self.processes[component] {
-            Some(_) => None,
-            None => {
-                let swaps = self.flight().into_iter().flat_map(|flight| &flight.swaps);
-                let mut old = swaps.filter(|swap| index(swap.component) == component).flat_map(|swap| &swap.old_processes);
-                let pid = if old.any(|process| process.pid == 1) { 2 } else { 1 };
-                Some(Running { manifest: self.manifests[component].clone(), pid })
-            }
-        };
+        let swaps = self.flight().into_iter().flat_map(|flight| &flight.swaps);
+        let mut old = swaps.filter(|swap| index(swap.component) == component).flat_map(|swap| &swap.old_processes);
+        let pid = if old.any(|process| process.pid == 1) { 2 } else { 1 };
+        let missing = self.processes[component].is_none();
+        self.processes[component] = missing.then(|| Running { manifest: self.manifests[component].clone(), pid });
         true
     }
 
@@ -193,21 +189,20 @@ impl Node {
 
     /// Takes over what the machine says: the next effect, or the end.
     fn went_on(mut self, memory: Memory, flight: Flight, effect: Option<Effect>) -> Turned {
-        let mut ended = None;
-        self.agent = match effect {
-            Some(effect) => Agent::Flying(memory, Hashed::new((flight, effect))),
-            None => {
-                self.hours = 0;
-                let Some(outcome) = flight.outcome().cloned() else {
-                    self.journal = None;
-                    self.agent = Agent::Watching(memory);
-                    return Turned { node: self, status: None, ended: None };
-                };
-                ended = Some(outcome.clone());
-                let last = memory.read.as_ref().map(|object| Hashed::new((object.metadata.uid.clone(), outcome)));
-                Agent::Watching(Memory { last, unreported: Some(Hashed::new(flight)), ..memory })
-            }
-        };
+        if let Some(effect) = effect {
+            self.agent = Agent::Flying(memory, Hashed::new((flight, effect)));
+            return Turned { node: self, status: None, ended: None };
+        }
+        self.hours = 0;
+        let ended = flight.outcome().cloned();
+        self.agent = Agent::Watching(if let Some(outcome) = ended.clone() {
+            let last = memory.read.as_ref().map(|object| Hashed::new((object.metadata.uid.clone(), outcome)));
+            Memory { last, unreported: Some(Hashed::new(flight)), ..memory }
+        } else {
+            // Given up before anything was written.
+            self.journal = None;
+            memory
+        });
         Turned { node: self, status: None, ended }
     }
 

@@ -360,7 +360,7 @@ impl Cluster {
         match who {
             Who::Leader if !written => self.leader.writes.clear(),
             Who::Sleeper if !written => self.sleeper = None,
-            _ => self.sleeper = self.sleeper.take().filter(|sleeper| !sleeper.writes.is_empty()),
+            Who::Leader | Who::Sleeper => self.sleeper = self.sleeper.take().filter(|sleeper| !sleeper.writes.is_empty()),
         }
         Some(())
     }
