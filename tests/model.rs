@@ -90,7 +90,7 @@ fn three_nodes_with_one_edit() {
 
 #[test]
 fn one_node_with_edits_and_misfortunes() {
-    check(Rollout::new(1, 2, 1));
+    check(Rollout::new(1, 1, 1));
 }
 
 #[test]
