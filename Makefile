@@ -44,6 +44,10 @@ unit: ## Unit, golden and property tests: no cluster, no network
 	cargo test --locked
 	python3 -m unittest discover --start-directory tests/testbed --pattern '*_test.py'
 
+.PHONY: model
+model: ## The model of the rollout, deeper than `make unit` checks it (30 min)
+	cargo test --locked --release --test model -- --ignored --nocapture
+
 .PHONY: programs
 programs: ## Build the programs of the test clusters into the cache (30 min once)
 	@$(CLUSTER) build
