@@ -111,6 +111,7 @@ impl Scenario {
         ];
         let trace = checks::until_trace(&self.jaeger, &parent, &expected).await;
         note(&format!("create a Pod:\n{}", trace.tree()));
+        webhook.remove(&self.cluster, client).await;
     }
 
     async fn rate_changes(&self) {

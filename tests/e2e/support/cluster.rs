@@ -80,6 +80,11 @@ impl Cluster {
         self.script(&[&["daemon", name], command].concat());
     }
 
+    /// Ends such a process, if it runs.
+    pub(crate) fn stop(&self, name: &str) {
+        self.script(&["stop", name]);
+    }
+
     /// Runs `cluster.sh`, its output going to ours; panics when it fails.
     fn script(&self, arguments: &[&str]) {
         let status = self.command(arguments).status().expect("cluster.sh can be started");

@@ -4,13 +4,17 @@ use std::process::Command;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
 use super::cluster::{Cluster, HOST, project};
 
 const PORT: &str = "9443";
+/// Name of the registration.
+const NAME: &str = "e2e";
+/// Name of the process among those that end with the cluster.
+const PROCESS: &str = "webhook";
 /// Pods with this label go through the webhook, and no others.
 pub(crate) const LABEL: (&str, &str) = ("e2e", "webhook");
 /// What its spans are recorded under.
@@ -33,7 +37,8 @@ impl Webhook {
             .expect("openssl can be started");
         assert!(made.status.success(), "openssl failed: {}", String::from_utf8_lossy(&made.stderr));
         let program = project().join("tests/testbed/webhook.py").display().to_string();
-        cluster.daemon("webhook", &["python3", &program, HOST, PORT, &certificate, &key, &format!("http://{HOST}:4318")]);
+        cluster.stop(PROCESS);
+        cluster.daemon(PROCESS, &["python3", &program, HOST, PORT, &certificate, &key, &format!("http://{HOST}:4318")]);
         webhook
     }
 
@@ -41,7 +46,7 @@ impl Webhook {
     pub(crate) async fn register(&self, client: Client) {
         let certificate = std::fs::read(self.path("tls.crt")).expect("openssl has written the certificate");
         let webhook: MutatingWebhookConfiguration = serde_json::from_value(json!({
-            "metadata": {"name": "e2e"},
+            "metadata": {"name": NAME},
             "webhooks": [{
                 "name": "mutate.e2e.clustertracing.dev",
                 "clientConfig": {"url": format!("https://{HOST}:{PORT}/mutate"), "caBundle": ByteString(certificate)},
@@ -53,7 +58,15 @@ impl Webhook {
             }],
         }))
         .expect("a constant object");
-        Api::all(client).create(&PostParams::default(), &webhook).await.expect("the webhook is registered");
+        let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client);
+        webhooks.patch(NAME, &PatchParams::apply(NAME), &Patch::Apply(&webhook)).await.expect("the webhook is registered");
+    }
+
+    /// Takes it back, and ends it.
+    pub(crate) async fn remove(self, cluster: &Cluster, client: Client) {
+        let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client);
+        webhooks.delete(NAME, &DeleteParams::default()).await.expect("the webhook's registration is deleted");
+        cluster.stop(PROCESS);
     }
 
     fn path(&self, name: &str) -> String {
