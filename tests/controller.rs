@@ -50,7 +50,10 @@ impl Server {
             return self.objects.lock().unwrap().get(&seen.path).map_or((404, not_found), |o| (200, o.clone()));
         }
         let code = self.refuse.lock().unwrap().get(&seen.path).copied();
-        let body = seen.body.clone();
+        let mut body = seen.body.clone();
+        if seen.method == Method::POST {
+            body["metadata"]["resourceVersion"] = json!("1");
+        }
         self.writes.lock().unwrap().push(seen.clone());
         match code {
             Some(code) => {
@@ -184,6 +187,10 @@ async fn targets_are_applied_server_side_and_leave_the_grant_alone() {
     let targets: Vec<_> = writes.iter().filter(|w| w.path.contains("/nodetracings/")).collect();
     assert_eq!(targets.len(), 3, "{:?}", shapes(&writes));
     let first = targets[0];
+    let made: Vec<_> = writes.iter().filter(|w| w.method == Method::POST).collect();
+    assert_eq!(made.len(), 3, "{:?}", shapes(&writes));
+    assert_eq!(made[0].body["spec"], json!({ "nodeUid": "uid-of-cp-1" }), "an object is made empty");
+    assert_eq!(first.body["metadata"]["resourceVersion"], json!("1"), "its target goes to the object that was made, and to no later one");
     assert_eq!((first.method.as_str(), first.path.as_str()), ("PATCH", "/apis/clustertracing.dev/v1alpha1/nodetracings/cp-1"));
     assert!(first.query.contains("fieldManager=clustertracing-controller") && first.query.contains("force=true"), "{}", first.query);
     assert_eq!(
@@ -192,6 +199,15 @@ async fn targets_are_applied_server_side_and_leave_the_grant_alone() {
     );
     assert_eq!(first.body["spec"]["target"]["revision"], json!(settings().revision()));
     assert!(first.body["spec"].get("grant").is_none());
+}
+
+#[tokio::test]
+async fn a_leader_that_slept_since_it_saw_no_object_applies_no_target_over_the_one_that_was_made() {
+    let server = server(&[]);
+    server.refuse.lock().unwrap().insert(format!("{GROUP}/nodetracings"), 409);
+    let (result, writes) = server.turn().await;
+    assert_eq!(result.unwrap_err().category(), Category::Conflict);
+    assert!(!writes.iter().any(|w| w.path.contains("/nodetracings/")), "{:?}", shapes(&writes));
 }
 
 #[tokio::test]

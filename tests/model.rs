@@ -11,9 +11,7 @@
 //! | the collector | somebody else's: `collector.mode: External` |
 //!
 //! Not here: failing writes to disk and half-written files (`tests/agent`), Nodes that come and go, Preview, pauses, foreign manifests
-//! (`tests/plans`), reports in the middle of a flight, the status of the `ClusterTracing`. And one thing that the product does not ensure: a
-//! leader that sleeps between finding no `NodeTracing` and making it writes over the one that was made meanwhile (a creation carries no
-//! `resourceVersion`), so that a grant which was given by then never ends. Here, such a creation fails.
+//! (`tests/plans`), reports in the middle of a flight, the status of the `ClusterTracing`.
 
 #[path = "model/hashed.rs"]
 mod hashed;

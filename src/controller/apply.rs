@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::observe::Observation;
 use super::{Context, Error};
-use crate::api::{self, FIELD_MANAGER_CONTROLLER, NodeTracing};
+use crate::api::{self, FIELD_MANAGER_CONTROLLER, NodeTracing, NodeTracingSpec};
 use crate::plan::collector::{self, CollectorObjects};
 use crate::plan::observed::ANNOTATION_TERM;
 use crate::plan::{CollectorPlan, GrantPlan, Plan, TargetPlan};
@@ -61,22 +62,43 @@ async fn set_finalizers(ctx: &Context, seen: &Observation, finalizers: Vec<Strin
 /// By server-side apply, without the grant: that belongs to [`give`] and stays as it is.
 /// With the `resourceVersion` that was read: a target is not changed under a grant that was given since.
 async fn apply_target(ctx: &Context, seen: &Observation, target: &TargetPlan) -> Result<(), Error> {
-    let mut object = json!({
+    let version = match seen.node_tracings.get(&target.node) {
+        Some(found) => found.resource_version(),
+        None => create(ctx, target).await?.resource_version(),
+    };
+    let object = json!({
         "apiVersion": NodeTracing::api_version(&()),
         "kind": NodeTracing::kind(&()),
         "metadata": {
             "name": target.node,
+            "resourceVersion": version,
             "annotations": { ANNOTATION_TERM: target.term },
-            // When the Node object goes, so does this.
-            "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": target.node, "uid": target.node_uid }],
+            "ownerReferences": [owner(target)],
         },
         "spec": { "nodeUid": target.node_uid, "target": target.target },
     });
-    if let Some(version) = seen.node_tracings.get(&target.node).and_then(ResourceExt::resource_version) {
-        object["metadata"]["resourceVersion"] = version.into();
-    }
     let written = ctx.node_tracings().patch(&target.node, &server_side(), &Patch::Apply(object)).await;
     written.map(|_| ()).map_err(write(&format!("nodetracing {}", target.node)))
+}
+
+/// An object that asks for nothing. By POST, which fails where there is one: a leader that slept since it saw none must not apply its
+/// target over the object, and the grant, of the leader that came after it.
+async fn create(ctx: &Context, target: &TargetPlan) -> Result<NodeTracing, Error> {
+    let mut object = NodeTracing::new(&target.node, NodeTracingSpec { node_uid: target.node_uid.clone(), target: None, grant: None });
+    object.metadata.owner_references = Some(vec![owner(target)]);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PostParams::default() };
+    ctx.node_tracings().create(&params, &object).await.map_err(write(&format!("nodetracing {}", target.node)))
+}
+
+/// When the Node object goes, so does its `NodeTracing`.
+fn owner(target: &TargetPlan) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: target.node.clone(),
+        uid: target.node_uid.clone(),
+        ..OwnerReference::default()
+    }
 }
 
 /// The one write that lets a node change: compare-and-swap on the object that the decision was made of.
