@@ -15,6 +15,7 @@ use clustertracing::api::node_tracing::{OutcomeResult, Verdict};
 use clustertracing::api::{ClusterTracing, ComponentName, Reason, RolloutMode};
 use clustertracing::plan::CollectorPlan;
 use clustertracing::plan::events::NewEvent;
+use clustertracing::plan::report::{Progress, WaitingOn};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -230,7 +231,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
         Step::NewLeader => world.term += 1,
         Step::Idle => {
             for _ in 0..100 {
-                world.advance(300);
+                world.advance(60);
                 world.agents();
                 assert!(world.turn().unwrap().is_idle(), "something was written where nothing changed");
             }
@@ -243,6 +244,8 @@ fn run(world: &mut World, out: &mut String) {
     for _ in 0..200 {
         let turn = world.turn();
         let wait = turn.as_ref().and_then(|t| t.plan.as_ref()).map(|p| p.next_check);
+        let progress = turn.as_ref().and_then(|t| t.plan.as_ref()).map(|p| &p.report.progress);
+        let soaks = matches!(progress, Some(Progress::Waiting(WaitingOn::Soak { .. })));
         let idle = turn.as_ref().is_none_or(Turn::is_idle);
         if !idle {
             show(turn, world, out);
@@ -251,7 +254,7 @@ fn run(world: &mut World, out: &mut String) {
         world.start_collectors();
         world.agents();
         // A wait for a certain time ends; others need somebody.
-        let timed = wait.filter(|w| w.as_secs() < 300);
+        let timed = wait.filter(|w| w.as_secs() < 60 || soaks);
         if idle && before == (world.node_tracings.clone(), world.collector.clone()) {
             let quiet = world.now;
             let Some(wait) = timed else { return };

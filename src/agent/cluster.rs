@@ -61,6 +61,9 @@ pub enum Error {
     },
 }
 
+/// Seconds after which the watch is begun anew: one that the API server forgot delays a grant by no more. 30 requests an hour.
+const WATCH_SECONDS: u32 = 120;
+
 impl Cluster {
     /// For the node of this name. Makes no request yet.
     pub fn new(client: Client, node_name: String) -> Self {
@@ -80,7 +83,7 @@ impl Cluster {
 
     /// Keeps `latest` up to date, for ever. `None` while there is no object.
     pub async fn follow(&self, latest: &watch::Sender<Option<NodeTracing>>) -> Infallible {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
+        let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={}", self.node_name));
         let mut events = pin!(watcher(self.tracings.clone(), config).default_backoff());
         let mut listed = None;
         while let Some(event) = events.next().await {

@@ -116,9 +116,12 @@ pub async fn run(client: Client, installation: Installation, identity: &str) -> 
     ended
 }
 
+/// Seconds after which a watch is begun anew, so that one that the API server forgot does not stay silent for the default of five minutes.
+const WATCH_SECONDS: u32 = 60;
+
 /// Turns whenever something relevant changes. Watches resume by themselves when the API server is back.
 async fn watch(context: Arc<Context>) {
-    let everything = watcher::Config::default;
+    let everything = || watcher::Config::default().timeout(WATCH_SECONDS);
     let (reader, writer) = reflector::store();
     // Not the status: that is written here, and would be answered for ever.
     let relevant = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
