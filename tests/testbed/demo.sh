@@ -92,6 +92,9 @@ webhook() {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=demo-webhook -addext "subjectAltName=IP:$HOST" \
     -keyout "$DEMO/webhook.key" -out "$DEMO/webhook.crt" 2> /dev/null
   "$CLUSTER" daemon webhook "$HERE/webhook.py" "$HOST" 9443 "$DEMO/webhook.crt" "$DEMO/webhook.key" "http://$HOST:4318"
+  # Known before it listens, it would fail every pod.
+  local try
+  for try in $(seq 50); do ! (: < "/dev/tcp/$HOST/9443") 2> /dev/null || break; sleep 0.1; done
   kubectl apply -f - << T
 apiVersion: admissionregistration.k8s.io/v1
 kind: MutatingWebhookConfiguration
