@@ -221,7 +221,7 @@ impl Scenario {
         own_tracing.correct();
         let message = self.operator.until_stalled(Reason::UnsupportedManifest).await;
         note(&format!("UnsupportedManifest: {message}"));
-        for part in ["cp3", "etcd.yaml", "alias"] {
+        for part in ["cp3", "etcd.yaml", "anchor"] {
             assert!(message.contains(part), "{part:?} is missing in {message:?}");
         }
         let untouched = |digests: Digests| digests.into_iter().filter(|(path, _)| !path.starts_with("cp2")).collect::<Digests>();
