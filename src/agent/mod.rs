@@ -141,12 +141,21 @@ pub struct Agent<H> {
     preflight: Option<Preflight>,
 }
 
+/// What becomes of the journal when everything else that nothing refers to is removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    /// There is none, or its outcome is not reported yet.
+    Stays,
+    /// Everybody who must know how its flight ended does.
+    Goes,
+}
+
 impl<H: Host> Agent<H> {
     /// Finishes what the journal says was under way, and removes what a crash left.
     pub async fn start(host: H, node_name: String) -> Result<Self, host::Error> {
         let mut agent = Self { host, node_name, unreported: None, damaged: None, last: None, preflight: None };
         match journal::load(&agent.host) {
-            Ok(None) => agent.clean_up(false).await?,
+            Ok(None) => agent.clean_up(Journal::Stays).await?,
             Ok(Some(flight)) => {
                 tracing::info!(grant = flight.grant.id, step = ?flight.step(), "going on with a change that was under way");
                 let flight = resume(&agent.host, flight).await?;
@@ -194,7 +203,7 @@ impl<H: Host> Agent<H> {
         // a later one says that this one was known, too
         if self.unreported.as_ref().and_then(Flight::outcome).is_some_and(|own| own.grant <= outcome.grant) {
             self.unreported = None;
-            self.clean_up(true).await?;
+            self.clean_up(Journal::Goes).await?;
         }
         Ok(())
     }
@@ -280,16 +289,17 @@ impl<H: Host> Agent<H> {
             Phase::Done(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "change ended: {}", outcome.message);
                 self.unreported = Some(flight);
-                Ok(())
+                // Before the outcome is reported: whoever reads it there finds nothing left over here. It needs no file but its journal.
+                self.clean_up(Journal::Stays).await
             }
-            _ => self.clean_up(true).await,
+            _ => self.clean_up(Journal::Goes).await,
         }
     }
 
-    /// Removes the journal if it is done with, and what nothing refers to. What cannot be removed now is at the next start.
-    async fn clean_up(&self, journal: bool) -> Result<(), host::Error> {
+    /// Removes what nothing refers to. What cannot be removed now is at the next start.
+    async fn clean_up(&self, journal: Journal) -> Result<(), host::Error> {
         let facts = self.look().await?;
-        let forgotten = if journal { journal::forget(&self.host) } else { Ok(()) };
+        let forgotten = if journal == Journal::Goes { journal::forget(&self.host) } else { Ok(()) };
         if let Err(error) = forgotten.and_then(|()| prune::prune(&self.host, &facts)) {
             tracing::warn!("cannot clean up: {}", chain(&error));
         }

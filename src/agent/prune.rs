@@ -10,7 +10,7 @@ use crate::host::{self, Folder, Host, is_temporary};
 /// Names of our files, by folder.
 type Names = Vec<(Folder, String)>;
 
-/// Removes garbage. Only while no flight is in the journal: a flight's files are referred to by nothing but it.
+/// Removes garbage. Only while no flight is under way: its files are referred to by nothing but the journal. One that is done needs none.
 pub fn prune(host: &impl Host, facts: &Facts) -> Result<(), host::Error> {
     let mut names = Names::new();
     for folder in [Folder::Manifests, Folder::State, Folder::Backups] {

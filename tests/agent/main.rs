@@ -465,3 +465,15 @@ async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process()
     second.reported(&outcome).await.unwrap();
     assert_eq!((world.leftovers().len(), world.pids()), (0, pids));
 }
+
+#[tokio::test]
+async fn nothing_is_left_over_but_the_journal_when_the_outcome_is_reported() {
+    let (world, mut switch_off) = (mk_reached(&[on(1)]).await, off(2));
+    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let status = agent.turn(&switch_off, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    switch_off.status = Some(status);
+    assert_eq!(result(&switch_off), (OutcomeResult::Succeeded, None));
+    assert_eq!(world.ours(), ["journal"]);
+    agent.reported(&outcome(&switch_off)).await.unwrap();
+    assert_eq!(world.ours(), Vec::<String>::new());
+}

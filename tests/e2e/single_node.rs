@@ -1,7 +1,5 @@
 //! One control-plane node: every change takes the only API server away, with the operator's own requests.
 
-use std::collections::BTreeMap;
-
 use crate::checks;
 use crate::support::clients::Access;
 use crate::support::cluster::{Cluster, Shape};
@@ -41,7 +39,7 @@ pub(crate) async fn run(shape: Shape) {
     step(&name("delete gives back the original bytes, and leaves nothing"), async || {
         operator.delete().await;
         assert_eq!(files::manifests(&cluster), before);
-        assert_eq!(files::left_over(&cluster), BTreeMap::new());
+        files::assert_nothing_left_over(&cluster).await;
         checks::assert_untraced(&cluster);
     })
     .await;

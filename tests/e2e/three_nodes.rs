@@ -180,7 +180,7 @@ impl Scenario {
 
     async fn disabled_restores(&self) {
         self.operator.apply_until_ready(&switched_off()).await;
-        self.assert_restored();
+        self.assert_restored().await;
     }
 
     async fn second_apply(&self) {
@@ -192,7 +192,7 @@ impl Scenario {
         let watch = Watch::start(&self.cluster, &self.administrator);
         self.operator.delete().await;
         let findings = watch.stop().await;
-        self.assert_restored();
+        self.assert_restored().await;
         findings.assert_one_node_at_a_time();
         findings.assert_no_request_failed_twice();
         until("only the agent's DaemonSet is left, and no NodeTracing asks for anything", Duration::from_mins(1), async || {
@@ -231,7 +231,7 @@ impl Scenario {
         self.operator.until_recovered().await;
         checks::assert_traced(&self.cluster, 10_000);
         self.operator.delete().await;
-        self.assert_restored();
+        self.assert_restored().await;
     }
 
     fn kubectl_explains_and_shows(&self) {
@@ -336,9 +336,9 @@ impl Scenario {
         assert!(nodes.chunks(2).all(|pair| pair[0] == pair[1]), "the processes started in the order {starts:?}");
     }
 
-    fn assert_restored(&self) {
+    async fn assert_restored(&self) {
         assert_eq!(files::manifests(&self.cluster), self.before, "the manifests are the original ones: bytes, mode, owner");
-        assert_eq!(files::left_over(&self.cluster), BTreeMap::new(), "no file of the operator is left");
+        files::assert_nothing_left_over(&self.cluster).await;
         checks::assert_untraced(&self.cluster);
     }
 }

@@ -1,8 +1,10 @@
 //! The files of a node that a rollout touches: digests before and after.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::cluster::Cluster;
+use super::wait::until;
 
 /// The static-pod folder.
 pub(crate) const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -17,9 +19,13 @@ pub(crate) fn manifests(cluster: &Cluster) -> Digests {
     cluster.nodes().iter().flat_map(|node| digests(cluster, node, MANIFESTS)).collect()
 }
 
-/// What is left in the operator's own folders of all nodes.
-pub(crate) fn left_over(cluster: &Cluster) -> Digests {
-    cluster.nodes().iter().flat_map(|node| digests(cluster, node, STATE)).collect()
+/// Waits until nothing is left in the operator's own folders of any node: the journal goes when the outcome that it holds has been reported.
+pub(crate) async fn assert_nothing_left_over(cluster: &Cluster) {
+    let nothing_is_left = async || {
+        let left: Digests = cluster.nodes().iter().flat_map(|node| digests(cluster, node, STATE)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    };
+    until("no file of the operator is left", Duration::from_mins(1), nothing_is_left).await;
 }
 
 fn digests(cluster: &Cluster, node: &str, folder: &str) -> Digests {
