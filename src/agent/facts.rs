@@ -1,5 +1,7 @@
 //! What is true on the node right now, as plain values: manifests, processes, probes. Reads only.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 
 use super::chain;
@@ -9,6 +11,9 @@ use crate::component::{Found, ManifestFile, Refusal, find};
 use crate::host::{self, Folder, Host, Now, Permissions, Process};
 use crate::manifest::Probe;
 
+/// The program that sets control planes up and upgrades them.
+const KUBEADM: &str = "kubeadm";
+
 /// What is true on the node.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -16,6 +21,8 @@ pub struct Facts {
     pub manifests: Vec<Manifest>,
     /// The components that run here.
     pub components: Vec<ComponentFacts>,
+    /// Whether a kubeadm runs on the node: it writes manifests, one after the other.
+    pub kubeadm_runs: bool,
     /// Why nothing can be changed, or not everything was seen.
     pub trouble: Option<Trouble>,
     /// When.
@@ -31,6 +38,8 @@ pub struct Manifest {
     pub permissions: Permissions,
     /// SHA-256 of its bytes.
     pub digest: String,
+    /// When it came to be what it is, by the wall clock. It serves for «is somebody at work», and goes into no status: see [`Facts::is_fresh`].
+    pub changed: jiff::Timestamp,
 }
 
 /// One component on this node.
@@ -70,6 +79,12 @@ impl Facts {
         self.manifests.iter().find(|m| m.file.name == name)
     }
 
+    /// Whether a manifest has changed less than `within` ago: somebody, a person or an upgrade, may be at work on it. So does our own write
+    /// make it fresh. A time in the future, which a clock that was set back makes, counts by its distance.
+    pub fn is_fresh(&self, manifest: &Manifest, within: Duration) -> bool {
+        self.now.wall.duration_since(manifest.changed).unsigned_abs() < within
+    }
+
     /// Name and text of all manifests.
     pub fn files(&self) -> Vec<ManifestFile> {
         self.manifests.iter().map(|m| m.file.clone()).collect()
@@ -94,7 +109,7 @@ impl ComponentFacts {
 /// # Errors
 /// Only when the clocks cannot be read; what else cannot be seen is [`Facts::trouble`].
 pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
-    let mut facts = Facts { manifests: Vec::new(), components: Vec::new(), trouble: None, now: host.now()? };
+    let mut facts = Facts { manifests: Vec::new(), components: Vec::new(), kubeadm_runs: false, trouble: None, now: host.now()? };
     match manifests(host) {
         Ok(manifests) => facts.manifests = manifests,
         Err(trouble) => {
@@ -109,6 +124,10 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
             return Ok(facts);
         }
     };
+    match host.processes(KUBEADM) {
+        Ok(running) => facts.kubeadm_runs = !running.is_empty(),
+        Err(error) => facts.trouble = Some(unreadable(&error)),
+    }
     for found in found {
         let processes = host.processes(found.component.as_str()).unwrap_or_else(|error| {
             facts.trouble = Some(unreadable(&error));
@@ -130,6 +149,7 @@ fn manifests(host: &impl Host) -> Result<Vec<Manifest>, Trouble> {
         }
         match host.read(Folder::Manifests, &entry.name) {
             Ok(Some(file)) => manifests.push(Manifest {
+                changed: host.changed(Folder::Manifests, &entry.name).map_err(|e| unreadable(&e))?.unwrap_or_default(),
                 digest: sha256_hex(&file.bytes),
                 permissions: file.permissions,
                 // Bytes that are no text never equal a text, so such a file is never replaced.
@@ -166,6 +186,7 @@ pub(crate) mod tests {
             file: ManifestFile { name: name.to_owned(), text: text.to_owned() },
             permissions,
             digest: sha256_hex(text.as_bytes()),
+            changed: jiff::Timestamp::UNIX_EPOCH,
         };
         let manifests: Vec<_> = texts.into_iter().map(manifest).collect();
         let files: Vec<_> = manifests.iter().map(|m| m.file.clone()).collect();
@@ -176,7 +197,7 @@ pub(crate) mod tests {
         };
         let components = find(&files).unwrap().into_iter().map(component).collect();
         let now = Now { since_boot: 60_000, boot_id: "boot".into(), wall: jiff::Timestamp::constant(1_700_000_060, 0) };
-        Facts { manifests, components, trouble: None, now }
+        Facts { manifests, components, kubeadm_runs: false, trouble: None, now }
     }
 
     pub(crate) fn mk_trouble() -> Trouble {
@@ -193,6 +214,15 @@ pub(crate) mod tests {
         component.green.clear();
         component.found.probes.clear();
         assert!(!component.healthy(), "nothing tells that it is well");
+    }
+
+    #[test]
+    fn a_manifest_is_fresh_for_as_long_as_somebody_may_be_at_work_on_it() {
+        let mut facts = mk_facts();
+        for (seconds, fresh) in [(-120, false), (-119, true), (0, true), (119, true), (120, false)] {
+            facts.manifests[0].changed = facts.now.wall - jiff::SignedDuration::from_secs(seconds);
+            assert_eq!(facts.is_fresh(&facts.manifests[0], Duration::from_mins(2)), fresh, "{seconds} s ago");
+        }
     }
 
     #[test]

@@ -117,6 +117,18 @@ impl Host for Local {
         self.read_plain(folder, name)
     }
 
+    fn changed(&self, folder: Folder, name: &str) -> Result<Option<jiff::Timestamp>, Error> {
+        let changed = || -> io::Result<Option<jiff::Timestamp>> {
+            let Some(fd) = self.folder(folder)? else { return Ok(None) };
+            match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Ok(jiff::Timestamp::from_second(stat.st_ctime).ok()),
+                Err(Errno::NOENT) => Ok(None),
+                Err(e) => Err(e.into()),
+            }
+        };
+        changed().map_err(file_error("look at", folder, name))
+    }
+
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error> {
         self.create_durable(folder, name, file).map_err(file_error("create", folder, name))
     }
@@ -296,6 +308,19 @@ mod tests {
         local.remove(Folder::Backups, "etcd.yaml").unwrap();
         local.remove_empty(Folder::Backups).unwrap();
         assert_eq!(local.list(Folder::State).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_is_moved_into_place_has_changed_now_however_old_its_contents_are() {
+        let (dir, local) = mk_local();
+        let path = dir.path().join("manifests/.prepared");
+        fs::write(&path, "long prepared").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::rename(&path, dir.path().join("manifests/etcd.yaml")).unwrap();
+        let changed = local.changed(Folder::Manifests, "etcd.yaml").unwrap().unwrap();
+        assert!(jiff::Timestamp::now().duration_since(changed).as_secs() < 60, "{changed}");
+        assert_eq!(local.changed(Folder::Manifests, "gone.yaml").unwrap(), None);
+        assert_eq!(local.changed(Folder::Backups, "etcd.yaml").unwrap(), None);
     }
 
     #[test]

@@ -172,6 +172,9 @@ pub trait Host {
     fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error>;
     /// A regular file; `None` when it is not there.
     fn read(&self, folder: Folder, name: &str) -> Result<Option<File>, Error>;
+    /// When a file came to be what it is, by the wall clock: its contents, mode, owner or name (the inode's change time, which nobody can set,
+    /// and which a file that was renamed into place has too). `None` when it is not there.
+    fn changed(&self, folder: Folder, name: &str) -> Result<Option<jiff::Timestamp>, Error>;
     /// Makes a new file and syncs its contents. The name must be free. The folder is made if it is not there.
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error>;
     /// Renames a file within its folder, over an existing one. Durable after [`Host::sync`].

@@ -1,6 +1,6 @@
 //! The agent on real files, with a kubelet of the test's own: one change after the other, stopped and failed at every single effect.
 
-#![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "a test fails by a panic")]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod world;
 

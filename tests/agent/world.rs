@@ -15,6 +15,7 @@ use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
 use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, is_temporary};
 use clustertracing::manifest::Probe;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 pub(crate) const FILES: [&str; 2] = ["etcd.yaml", "kube-apiserver.yaml"];
@@ -62,6 +63,9 @@ type Rival = Box<dyn Fn(&Path)>;
 /// argv and probes of a manifest's component.
 type Component = (Vec<String>, Vec<Probe>);
 
+/// Number, and change time in seconds and nanoseconds.
+type Inode = (u64, i64, i64);
+
 /// A running or ending process.
 #[derive(Clone)]
 struct Running {
@@ -86,6 +90,8 @@ pub(crate) struct World {
     next_pid: Cell<i32>,
     running: RefCell<BTreeMap<String, Running>>,
     starts: RefCell<BTreeMap<String, (u64, u32)>>,
+    /// Each manifest's inode and change time, and since when: the files' own times are not the world's.
+    touched: RefCell<BTreeMap<String, (Inode, u64)>>,
     /// What was renamed over or removed, and is not synced: path, old bytes and mode.
     unsynced: RefCell<Vec<(PathBuf, Option<OldFile>)>>,
     /// The bytes that each manifest may hold.
@@ -111,6 +117,7 @@ impl World {
             next_pid: Cell::new(100),
             running: RefCell::default(),
             starts: RefCell::default(),
+            touched: RefCell::default(),
             unsynced: RefCell::default(),
             allowed: RefCell::default(),
         };
@@ -202,8 +209,18 @@ impl World {
         for _ in 0..milliseconds.div_ceil(50) {
             self.clock.set(self.clock.get() + 50);
             for file in FILES {
+                self.touch(file);
                 self.kubelet(file);
             }
+        }
+    }
+
+    fn touch(&self, file: &str) {
+        let metadata = fs::metadata(self.dir.path().join("manifests").join(file)).unwrap();
+        let inode = (metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+        let mut touched = self.touched.borrow_mut();
+        if touched.get(file).is_none_or(|(known, _)| *known != inode) {
+            touched.insert(file.to_owned(), (inode, self.clock.get()));
         }
     }
 
@@ -290,6 +307,11 @@ impl World {
     }
 }
 
+/// The wall clock of the world's clock.
+fn wall(clock: u64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap() + SignedDuration::from_millis(i64::try_from(clock).unwrap())
+}
+
 /// argv and probes under a manifest; remembered, because the kubelet asks all the time.
 fn found(manifest: &[u8]) -> Component {
     thread_local!(static FOUND: RefCell<HashMap<Vec<u8>, Component>> = RefCell::default());
@@ -333,6 +355,12 @@ impl Host for Node {
 
     fn read(&self, folder: Folder, name: &str) -> Result<Option<File>, Error> {
         self.local.read(folder, name)
+    }
+
+    fn changed(&self, folder: Folder, name: &str) -> Result<Option<Timestamp>, Error> {
+        let is_there = self.local.changed(folder, name)?.is_some();
+        let changed = self.world.touched.borrow().get(name).map_or(0, |(_, since)| *since);
+        Ok(is_there.then(|| wall(changed)))
     }
 
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error> {
@@ -384,9 +412,7 @@ impl Host for Node {
 
     fn now(&self) -> Result<Now, Error> {
         let since_boot = self.world.clock.get();
-        let wall =
-            jiff::Timestamp::from_second(1_700_000_000).unwrap() + jiff::SignedDuration::from_millis(i64::try_from(since_boot).unwrap());
-        Ok(Now { since_boot, boot_id: self.world.boot.get().to_string(), wall })
+        Ok(Now { since_boot, boot_id: self.world.boot.get().to_string(), wall: wall(since_boot) })
     }
 
     async fn sleep_until(&self, moment: u64) {

@@ -345,7 +345,7 @@ impl Node {
         let permissions = Permissions { mode: 0o600, uid: 0, gid: 0 };
         let manifests = COMPONENTS.map(|component| {
             let file = ManifestFile { name: file_of(component), text: self.manifests[index(component)].clone() };
-            Manifest { file, permissions, digest: String::new() }
+            Manifest { file, permissions, digest: String::new(), changed: jiff::Timestamp::UNIX_EPOCH }
         });
         let components = COMPONENTS.map(|component| {
             let manifest = &self.manifests[index(component)];
@@ -360,7 +360,7 @@ impl Node {
             let green = if self.serves(index(component)) { found.probes.clone() } else { Vec::new() };
             ComponentFacts { found, processes: self.process(component).into_iter().collect(), green }
         });
-        Facts { manifests: manifests.into(), components: components.into(), trouble: None, now: self.now() }
+        Facts { manifests: manifests.into(), components: components.into(), kubeadm_runs: false, trouble: None, now: self.now() }
     }
 }
 
