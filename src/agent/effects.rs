@@ -3,6 +3,7 @@
 use futures::future::join_all;
 
 use super::chain;
+use super::drift::{Mend, TRACING_FILE_MODE};
 use super::journal;
 use super::machine::{Effect, Event, Flight, Held, Put, Seen, Swap, transition};
 use crate::host::{self, File, Folder, Host, Permissions, replace, stage};
@@ -71,20 +72,44 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
 /// Everything that the change and going back write, under names that nobody reads yet: whatever can fail for want of room or permission fails here.
 fn stage_all(host: &impl Host, flight: &Flight) -> Result<(), host::Error> {
     for swap in &flight.swaps {
-        for (name, contents) in &swap.needs {
-            let file = File { bytes: contents.clone().into_bytes(), permissions: Permissions::own(0o644) };
-            if host.read(Folder::State, name)? != Some(file.clone()) {
-                replace(host, Folder::State, name, &file)?;
-            }
-        }
-        if swap.original {
-            let file = File { bytes: swap.before.clone().into_bytes(), permissions: Permissions::own(0o600) };
-            if host.read(Folder::Backups, &swap.file)? != Some(file.clone()) {
-                replace(host, Folder::Backups, &swap.file, &file)?;
-            }
-        }
+        provide(host, &swap.needs)?;
+        back_up(host, &swap.file, &swap.original)?;
         stage(host, Folder::Manifests, &swap.file, &manifest(swap, &swap.before))?;
         stage(host, Folder::Manifests, &swap.file, &manifest(swap, &swap.after))?;
+    }
+    Ok(())
+}
+
+/// Writes tracing files that are not there as they should be: a link, or anything else that cannot be read, is replaced.
+fn provide(host: &impl Host, needs: &[(String, String)]) -> Result<(), host::Error> {
+    for (name, contents) in needs {
+        let file = File { bytes: contents.clone().into_bytes(), permissions: Permissions::own(TRACING_FILE_MODE) };
+        if host.read(Folder::State, name).ok().flatten() != Some(file.clone()) {
+            replace(host, Folder::State, name, &file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what a person may want to put back by hand: the manifest without anything of ours.
+pub fn back_up(host: &impl Host, name: &str, original: &str) -> Result<(), host::Error> {
+    let file = File { bytes: original.as_bytes().to_vec(), permissions: Permissions::own(0o600) };
+    if host.read(Folder::Backups, name)? != Some(file.clone()) {
+        replace(host, Folder::Backups, name, &file)?;
+    }
+    Ok(())
+}
+
+/// Puts right what no process reads before its next start. The manifest is replaced by one with the same bytes: the kubelet names a static
+/// pod after the digest of what it decodes (applyDefaults in pkg/kubelet/config), and restarts nothing. One that has other bytes by now is
+/// left alone.
+pub fn mend(host: &impl Host, mend: &Mend) -> Result<(), host::Error> {
+    provide(host, &mend.needs)?;
+    let (name, text) = &mend.manifest;
+    let file = File { bytes: text.clone().into_bytes(), permissions: mend.permissions };
+    let there = host.read(Folder::Manifests, name)?;
+    if there.is_some_and(|there| there.bytes == file.bytes && there.permissions != file.permissions) {
+        replace(host, Folder::Manifests, name, &file)?;
     }
     Ok(())
 }

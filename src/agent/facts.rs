@@ -14,6 +14,9 @@ use crate::manifest::Probe;
 /// The program that sets control planes up and upgrades them.
 const KUBEADM: &str = "kubeadm";
 
+/// What the names of tracing files begin with.
+pub const TRACING_FILES: &str = "tracing-";
+
 /// What is true on the node.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -21,6 +24,8 @@ pub struct Facts {
     pub manifests: Vec<Manifest>,
     /// The components that run here.
     pub components: Vec<ComponentFacts>,
+    /// The tracing files in our own folder.
+    pub tracing_files: Vec<TracingFile>,
     /// Whether a kubeadm runs on the node: it writes manifests, one after the other.
     pub kubeadm_runs: bool,
     /// Why nothing can be changed, or not everything was seen.
@@ -40,6 +45,19 @@ pub struct Manifest {
     pub digest: String,
     /// When it came to be what it is, by the wall clock. It serves for «is somebody at work», and goes into no status: see [`Facts::is_fresh`].
     pub changed: jiff::Timestamp,
+}
+
+/// A tracing file in our own folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracingFile {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its bytes; empty when it is no file that can be read.
+    pub digest: String,
+    /// Whether it has no bytes.
+    pub is_empty: bool,
+    /// Its mode.
+    pub mode: u32,
 }
 
 /// One component on this node.
@@ -109,7 +127,14 @@ impl ComponentFacts {
 /// # Errors
 /// Only when the clocks cannot be read; what else cannot be seen is [`Facts::trouble`].
 pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
-    let mut facts = Facts { manifests: Vec::new(), components: Vec::new(), kubeadm_runs: false, trouble: None, now: host.now()? };
+    let mut facts = Facts {
+        manifests: Vec::new(),
+        components: Vec::new(),
+        tracing_files: tracing_files(host),
+        kubeadm_runs: false,
+        trouble: None,
+        now: host.now()?,
+    };
     match manifests(host) {
         Ok(manifests) => facts.manifests = manifests,
         Err(trouble) => {
@@ -165,6 +190,21 @@ fn manifests(host: &impl Host) -> Result<Vec<Manifest>, Trouble> {
     Ok(manifests)
 }
 
+/// What cannot be read is there with other contents than it should have: it is written again.
+fn tracing_files(host: &impl Host) -> Vec<TracingFile> {
+    let names = host.list(Folder::State).unwrap_or_default().into_iter().map(|entry| entry.name);
+    let look = |name: String| {
+        let file = host.read(Folder::State, &name).ok().flatten();
+        TracingFile {
+            digest: file.as_ref().map_or(String::new(), |file| sha256_hex(&file.bytes)),
+            is_empty: file.as_ref().is_some_and(|file| file.bytes.is_empty()),
+            mode: file.map_or(0, |file| file.permissions.mode),
+            name,
+        }
+    };
+    names.filter(|name| name.starts_with(TRACING_FILES)).map(look).collect()
+}
+
 fn unreadable(error: &host::Error) -> Trouble {
     Trouble { reason: Reason::NodeFilesUnwritable, message: chain(error) }
 }
@@ -197,7 +237,7 @@ pub(crate) mod tests {
         };
         let components = find(&files).unwrap().into_iter().map(component).collect();
         let now = Now { since_boot: 60_000, boot_id: "boot".into(), wall: jiff::Timestamp::constant(1_700_000_060, 0) };
-        Facts { manifests, components, kubeadm_runs: false, trouble: None, now }
+        Facts { manifests, components, tracing_files: Vec::new(), kubeadm_runs: false, trouble: None, now }
     }
 
     pub(crate) fn mk_trouble() -> Trouble {

@@ -63,8 +63,8 @@ pub struct Swap {
     pub before: String,
     /// Its text after.
     pub after: String,
-    /// Whether `before` carries nothing of ours: then it is what removal gives back, and is kept.
-    pub original: bool,
+    /// `before` without anything of ours, which is kept: what a person puts back by hand.
+    pub original: String,
     /// Files that `after` needs: name in the state folder, contents.
     pub needs: Vec<(String, String)>,
     /// argv under `before`.

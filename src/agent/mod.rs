@@ -7,20 +7,25 @@
 //! | [`machine`] | pure: the change in flight, step by step, and back |
 //! | [`effects`] | carries the machine's effects out |
 //! | [`journal`] | keeps the flight over a crash |
+//! | [`applied`] | keeps what was applied last |
+//! | [`drift`] | pure: what of that somebody has changed, who, and what is done about it |
 //! | [`report`] | pure: facts to status |
 //! | [`prune`] | removes what nothing refers to |
 //! | [`cluster`] | the requests to the API server |
 //!
 //! Between grant and report the agent needs no API server: it may be the one that it restarts.
 
+pub mod applied;
 pub mod check;
 pub mod cluster;
+pub mod drift;
 pub mod effects;
 pub mod facts;
 pub mod journal;
 pub mod machine;
 pub mod prune;
 pub mod report;
+mod sealed;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -29,19 +34,24 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use self::applied::Applied;
 use self::check::{Checked, Decision};
 use self::cluster::Cluster;
-use self::effects::{drive, resume};
+use self::drift::Mend;
+use self::effects::{back_up, drive, resume};
 use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
-use crate::api::node_tracing::{NodeTracingStatus, Outcome, Preflight, Step};
-use crate::api::{NodeTracing, Reason, Target};
+use crate::api::node_tracing::{NodeTracingStatus, Outcome, OutcomeResult, Preflight, Step};
+use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
+use crate::component::Change;
 use crate::host::local::Local;
 use crate::host::{self, Host};
 
 /// How often the node is looked at when nothing calls for it: files, processes and probes change without telling.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a manifest that somebody changed must have been left alone before the change is healed.
+pub const QUIET_FOR: Duration = Duration::from_mins(2);
 
 /// How the agent is started: what every subcommand of its program needs.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,6 +68,10 @@ pub struct Config {
     /// Where the node's processes are seen.
     #[arg(long, env = "PROC_DIR", default_value = "/proc")]
     pub proc: PathBuf,
+    /// Seconds that a manifest which somebody changed must have been left alone before the change is healed. 120 is longer than kubeadm takes
+    /// from one component to the next; less risks to meet an upgrade or an editor half-way.
+    #[arg(long, env = "QUIET_SECONDS", default_value_t = QUIET_FOR.as_secs())]
+    pub quiet_seconds: u64,
 }
 
 /// Why the agent ended. The kubelet starts it again, and it goes on from the journal.
@@ -77,7 +91,8 @@ pub enum Error {
 /// Runs the agent, for ever. What a crash left is finished first, without the API server.
 pub async fn run(config: Config) -> Result<Infallible, Error> {
     let host = Local::open(&config.manifests_dir, &config.state_dir, &config.proc).map_err(Error::Host)?;
-    let agent = Agent::start(host, config.node_name.clone()).await.map_err(Error::Host)?;
+    let mut agent = Agent::start(host, config.node_name.clone()).await.map_err(Error::Host)?;
+    agent.quiet_for = Duration::from_secs(config.quiet_seconds);
     let kube = kube::Config::incluster().map_err(|e| Error::Configuration(Box::new(e)))?;
     let client = kube::Client::try_from(kube).map_err(|e| Error::Client(Box::new(e)))?;
     let cluster = Cluster::new(client, config.node_name);
@@ -111,10 +126,10 @@ async fn work<H: Host>(
             if node_uid.is_none() {
                 node_uid = cluster.node_uid().await.inspect_err(|e| tracing::warn!("{}", chain(e))).ok();
             }
-            let confirm = async |flight: &Flight, target: &Target| {
+            let confirm = async |grant: &Grant, target: &Target| {
                 let node_uid = cluster.node_uid().await.map_err(|e| chain(&e))?;
                 let object = cluster.read().await.map_err(|e| chain(&e))?;
-                check::stands(flight, target, &object, &node_uid)
+                check::stands(grant, target, &object, &node_uid)
             };
             let status = agent.turn(&object, node_uid.as_deref(), confirm, publish).await?;
             publish(status);
@@ -139,6 +154,12 @@ pub struct Agent<H> {
     last: Option<(Option<String>, Outcome)>,
     /// The last check of the target: it stays in the status while its change is under way.
     preflight: Option<Preflight>,
+    /// What was applied last.
+    applied: Applied,
+    /// What of it has drifted, at the last look.
+    drifts: Vec<Drift>,
+    /// How long a manifest must have been left alone before a drift is healed.
+    quiet_for: Duration,
 }
 
 /// What becomes of the journal when everything else that nothing refers to is removed.
@@ -153,7 +174,17 @@ enum Journal {
 impl<H: Host> Agent<H> {
     /// Finishes what the journal says was under way, and removes what a crash left.
     pub async fn start(host: H, node_name: String) -> Result<Self, host::Error> {
-        let mut agent = Self { host, node_name, unreported: None, damaged: None, last: None, preflight: None };
+        let mut agent = Self {
+            applied: applied::load(&host),
+            host,
+            node_name,
+            unreported: None,
+            damaged: None,
+            last: None,
+            preflight: None,
+            drifts: Vec::new(),
+            quiet_for: QUIET_FOR,
+        };
         match journal::load(&agent.host) {
             Ok(None) => agent.clean_up(Journal::Stays).await?,
             Ok(Some(flight)) => {
@@ -183,14 +214,13 @@ impl<H: Host> Agent<H> {
         &mut self,
         object: &NodeTracing,
         node_uid: Option<&str>,
-        confirm: impl AsyncFn(&Flight, &Target) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target) -> Result<(), String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
-        self.preflight = None;
+        (self.preflight, self.drifts) = (None, Vec::new());
         if let Some(target) = &object.spec.target {
-            let checked = check::check(target, &facts, &self.node_name);
-            self.preflight = Some(check::preflight(target, &checked));
+            let checked = self.judge(target, &facts);
             if let Some(node_uid) = node_uid {
                 facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
             }
@@ -216,7 +246,7 @@ impl<H: Host> Agent<H> {
         node_uid: &str,
         checked: Checked,
         facts: Facts,
-        confirm: impl AsyncFn(&Flight, &Target) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target) -> Result<(), String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<Facts, host::Error> {
         // One thing after the other: the next grant waits until everybody can know how this one ended.
@@ -231,10 +261,26 @@ impl<H: Host> Agent<H> {
                 return Ok(facts);
             }
         };
+        if let Some(unrest) = drift::unrest(&self.drifts, &self.applied, &facts, self.quiet_for) {
+            tracing::info!(grant = grant.id, "not acting yet: {}", unrest.message);
+            return Ok(facts);
+        }
+        let checked = drift::refusal(&self.drifts, grant).map_or(checked, Checked::Refused);
         match check::decide(grant, target, &checked, &facts) {
             Decision::End(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "grant ended: {}", outcome.message);
                 self.last = Some((object.metadata.uid.clone(), outcome));
+                Ok(facts)
+            }
+            Decision::Mend(mends) => {
+                if let Err(why) = confirm(grant, target).await {
+                    tracing::warn!(grant = grant.id, "not acting: {why}");
+                    return Ok(facts);
+                }
+                let outcome = self.mend(grant, &mends, &facts);
+                self.last = Some((object.metadata.uid.clone(), outcome));
+                let facts = self.look().await?;
+                self.judge(target, &facts);
                 Ok(facts)
             }
             Decision::Fly(flight) => {
@@ -244,18 +290,61 @@ impl<H: Host> Agent<H> {
                         publish(self.status(object, Some(node_uid), flight.step(), &facts));
                     }
                 };
-                let confirm = async |flight: &Flight| confirm(flight, target).await;
+                let confirm = async |flight: &Flight| confirm(&flight.grant, target).await;
                 let flight = drive(&self.host, *flight, Event::Begun, confirm, progress).await?;
                 self.landed(flight).await?;
                 if let Some(outcome) = self.unreported.as_ref().and_then(Flight::outcome) {
                     self.last = Some((object.metadata.uid.clone(), outcome.clone()));
                 }
                 let facts = self.look().await?;
-                let checked = check::check(target, &facts, &self.node_name);
-                self.preflight = Some(check::preflight(target, &checked));
+                self.judge(target, &facts);
                 Ok(facts)
             }
         }
+    }
+
+    /// Says what the target asks of this node, and keeps the record of what was applied true to what is found.
+    fn judge(&mut self, target: &Target, facts: &Facts) -> Checked {
+        let wanted = check::wanted(target, facts, &self.node_name);
+        let changes = wanted.as_deref().ok();
+        let followed = self.applied.clone().follow(target, facts, changes);
+        self.drifts = drift::drift(&followed, facts);
+        self.record(followed.note(&self.drifts, facts.now.wall), changes.unwrap_or_default());
+        let checked = check::check(wanted, &self.drifts, &self.applied, facts);
+        self.preflight = Some(check::preflight(target, &checked));
+        checked
+    }
+
+    /// Takes a new record over. Where it follows somebody else's manifest, the backup does too: what is kept is what its owner wants back.
+    fn record(&mut self, applied: Applied, changes: &[Change]) {
+        if applied == self.applied {
+            return;
+        }
+        let before = std::mem::replace(&mut self.applied, applied);
+        let followed = |change: &&Change| {
+            let digest = |record: &Applied| record.entry(change.component).map(|entry| entry.digest.clone());
+            change.is_made() && digest(&self.applied).is_some_and(|now| digest(&before).as_ref() != Some(&now))
+        };
+        let backed_up = changes.iter().filter(followed).try_for_each(|change| back_up(&self.host, &change.file, &change.original));
+        if let Err(error) = backed_up.and_then(|()| applied::save(&self.host, &self.applied)) {
+            tracing::warn!("cannot keep the record of what was applied: {}", chain(&error));
+        }
+    }
+
+    /// Puts files right that no process reads before its next start.
+    fn mend(&mut self, grant: &Grant, mends: &[Mend], facts: &Facts) -> Outcome {
+        let mended = mends.iter().try_for_each(|mend| effects::mend(&self.host, mend));
+        let (result, reason, message) = match mended {
+            Ok(()) => (OutcomeResult::Succeeded, None, String::new()),
+            Err(error) => (OutcomeResult::Refused, Some(Reason::NodeFilesUnwritable), chain(&error)),
+        };
+        let outcome = machine::outcome(grant, result, reason, message, 0, &facts.now);
+        tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "mended: {}", outcome.message);
+        if result == OutcomeResult::Succeeded {
+            let components: Vec<_> = mends.iter().map(|mend| mend.component).collect();
+            self.record(self.applied.clone().after_mend(&components, grant.generation, facts.now.wall), &[]);
+        }
+        outcome
     }
 
     async fn look(&self) -> Result<Facts, host::Error> {
@@ -272,6 +361,7 @@ impl<H: Host> Agent<H> {
             observed_generation: object.metadata.generation,
             node_uid: node_uid.map(str::to_owned).or_else(|| reported.and_then(|s| s.node_uid.clone())),
             preflight: self.preflight.clone(),
+            drift: self.drifts.clone(),
             step,
             // of equals the last: what this agent knows is newer than what it reported
             last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported]
@@ -288,6 +378,9 @@ impl<H: Host> Agent<H> {
         match &flight.phase {
             Phase::Done(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "change ended: {}", outcome.message);
+                if outcome.result == OutcomeResult::Succeeded {
+                    self.record(self.applied.clone().after(&flight.swaps, outcome), &[]);
+                }
                 self.unreported = Some(flight);
                 // Before the outcome is reported: whoever reads it there finds nothing left over here. It needs no file but its journal.
                 self.clean_up(Journal::Stays).await
@@ -300,7 +393,7 @@ impl<H: Host> Agent<H> {
     async fn clean_up(&self, journal: Journal) -> Result<(), host::Error> {
         let facts = self.look().await?;
         let forgotten = if journal == Journal::Goes { journal::forget(&self.host) } else { Ok(()) };
-        if let Err(error) = forgotten.and_then(|()| prune::prune(&self.host, &facts)) {
+        if let Err(error) = forgotten.and_then(|()| prune::prune(&self.host, &facts, &self.applied)) {
             tracing::warn!("cannot clean up: {}", chain(&error));
         }
         Ok(())

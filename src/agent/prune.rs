@@ -2,8 +2,8 @@
 //!
 //! `garbage` decides, and decides for keeping: what the manifests do not tell for sure, stays.
 
-use super::facts::Facts;
-use super::journal;
+use super::applied::Applied;
+use super::facts::{Facts, TRACING_FILES};
 use crate::api::node_tracing::TracingFound;
 use crate::host::{self, Folder, Host, is_temporary};
 
@@ -11,13 +11,13 @@ use crate::host::{self, Folder, Host, is_temporary};
 type Names = Vec<(Folder, String)>;
 
 /// Removes garbage. Only while no flight is under way: its files are referred to by nothing but the journal. One that is done needs none.
-pub fn prune(host: &impl Host, facts: &Facts) -> Result<(), host::Error> {
+pub fn prune(host: &impl Host, facts: &Facts, applied: &Applied) -> Result<(), host::Error> {
     let mut names = Names::new();
     for folder in [Folder::Manifests, Folder::State, Folder::Backups] {
         names.extend(host.list(folder)?.into_iter().filter(|e| e.regular).map(|e| (folder, e.name)));
     }
     let had_backups = names.iter().any(|(folder, _)| *folder == Folder::Backups);
-    let garbage = garbage(&names, facts);
+    let garbage = garbage(&names, facts, applied);
     for (folder, name) in &garbage {
         tracing::info!(%folder, name, "removing a file that nothing refers to");
         host.remove(*folder, name)?;
@@ -29,15 +29,15 @@ pub fn prune(host: &impl Host, facts: &Facts) -> Result<(), host::Error> {
 }
 
 /// The files that nothing refers to: temporary ones, tracing files that no manifest names, backups of manifests that carry nothing of ours.
-fn garbage(names: &Names, facts: &Facts) -> Names {
+fn garbage(names: &Names, facts: &Facts, applied: &Applied) -> Names {
     let is_garbage = |folder: Folder, name: &str| match folder {
         _ if is_temporary(name) => true,
         // with trouble the manifests, or what they say, are not fully known
         _ if facts.trouble.is_some() => false,
         Folder::Manifests => false,
-        Folder::State => {
-            name != journal::NAME && name.starts_with("tracing-") && !facts.manifests.iter().any(|m| m.file.text.contains(name))
-        }
+        Folder::State => name.starts_with(TRACING_FILES) && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
+        // the only copy of a manifest that somebody removed
+        Folder::Backups if applied.components.iter().any(|entry| entry.file == name) => false,
         Folder::Backups => !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
@@ -79,7 +79,7 @@ mod tests {
             (Folder::State, "tracing-2.yaml"),
             (Folder::Backups, "etcd.yaml"),
         ]);
-        assert_eq!(garbage(&found, &mk_ours()), expected);
+        assert_eq!(garbage(&found, &mk_ours(), &Applied::default()), expected);
     }
 
     #[test]
@@ -87,6 +87,6 @@ mod tests {
         let found =
             names(&[(Folder::State, "tracing-2.yaml"), (Folder::State, ".journal.clustertracing-0"), (Folder::Backups, "etcd.yaml")]);
         let facts = Facts { trouble: Some(mk_trouble()), ..mk_ours() };
-        assert_eq!(garbage(&found, &facts), names(&[(Folder::State, ".journal.clustertracing-0")]));
+        assert_eq!(garbage(&found, &facts, &Applied::default()), names(&[(Folder::State, ".journal.clustertracing-0")]));
     }
 }

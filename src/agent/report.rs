@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use strum::IntoEnumIterator;
 
 use super::facts::Facts;
-use crate::api::ComponentName;
 use crate::api::node_tracing::{ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
+use crate::api::{ComponentName, Drift};
 
 /// The kernel's boot time moves with every correction of the wall clock; a process' start, computed from it, moves too.
 const SAME_START_SECONDS: i64 = 2;
@@ -19,6 +19,8 @@ pub struct Doing {
     pub node_uid: Option<String>,
     /// The check of the target.
     pub preflight: Option<Preflight>,
+    /// What has drifted.
+    pub drift: Vec<Drift>,
     /// What it is doing.
     pub step: Step,
     /// How the last grant ended.
@@ -41,6 +43,7 @@ pub fn status(facts: &Facts, doing: &Doing, reported: Option<&NodeTracingStatus>
         preflight: doing.preflight.clone(),
         step: doing.step,
         last_outcome: doing.last_outcome.clone(),
+        drift: doing.drift.clone(),
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Reason {
     NodeNotReady,
     /// A component does not answer its own probes before a change; nothing is changed beside it.
     ComponentUnhealthy,
+    /// A node's files have drifted, and kubeadm runs there or somebody is still at work on them; they are healed once the node is quiet.
+    WaitingForQuiet,
     /// `rollout.paused` is set.
     Paused,
     /// The node that was changed last is watched before the next one is changed (`rollout.soakSeconds`).

@@ -6,6 +6,7 @@
 #[expect(unreachable_pub, reason = "kube's derive makes public items in a private scope")]
 pub mod clustertracing;
 pub mod condition;
+pub mod drift;
 #[expect(
     unreachable_pub,
     clippy::duplicated_attributes,
@@ -18,6 +19,7 @@ pub use clustertracing::{
     RolloutSpec, State,
 };
 pub use condition::{ConditionType, Reason};
+pub use drift::{Deviation, Drift, DriftCause};
 pub use node_tracing::{Grant, NodeSettings, NodeTracing, NodeTracingSpec, NodeTracingStatus, Target};
 
 /// The API group of both resources.

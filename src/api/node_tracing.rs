@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::drift::Drift;
 use super::{ComponentName, Reason, State};
 
 /// What one node should have, and the permission to change it. Written by the controller only.
@@ -100,6 +101,14 @@ pub struct ComponentSettings {
 }
 
 impl NodeSettings {
+    /// One component's settings.
+    pub fn of(&self, component: ComponentName) -> &ComponentSettings {
+        match component {
+            ComponentName::KubeApiserver => &self.kube_api_server,
+            ComponentName::Etcd => &self.etcd,
+        }
+    }
+
     /// The name of these settings. `healthTimeoutSeconds` says how to change a node, not what it should have: it is left out.
     /// A component that is switched off has no rate, and with both off the endpoint and the grace say nothing either.
     pub fn revision(&self) -> String {
@@ -169,6 +178,10 @@ pub struct NodeTracingStatus {
     /// How the last grant ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_outcome: Option<Outcome>,
+    /// What of this node's files is not as its agent left it. Nothing is told of a component that is to be switched off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["component", "file", "what"]))]
+    pub drift: Vec<Drift>,
 }
 
 /// What the agent is doing.

@@ -41,6 +41,7 @@ impl<'a> Located<'a> {
         Found {
             component: self.component,
             file: self.file.name.clone(),
+            image: self.manifest.image().to_owned(),
             version: version::tag(self.manifest.image()).map(str::to_owned),
             tracing,
             argv: self.manifest.argv(),

@@ -23,6 +23,7 @@ use crate::manifest::{self, Edit, Probe};
 use folder::Located;
 use obstacle::{Obstacle, Placed};
 
+pub use obstacle::leave_out;
 pub use reference::reference;
 pub use version::{NotARelease, Version};
 
@@ -45,6 +46,8 @@ pub struct Found {
     pub component: ComponentName,
     /// Name of its manifest file.
     pub file: String,
+    /// Its image, as its manifest names it.
+    pub image: String,
     /// Version of its image, as the tag says it.
     pub version: Option<String>,
     /// Who configured tracing.
@@ -66,6 +69,8 @@ pub struct Change {
     pub before: String,
     /// The manifest as it will be; equal to `before` where nothing changes.
     pub after: String,
+    /// The manifest without anything of ours, as it is now: what switching off would give.
+    pub original: String,
     /// Files that `after` needs: absolute path on the node, contents. They are written before the manifest.
     pub needs: Vec<(String, String)>,
     /// argv of the process that runs under `after`.
@@ -74,6 +79,13 @@ pub struct Change {
     pub probes: Vec<Probe>,
     /// What an administrator should know, and what does not stand in the way.
     pub warnings: Vec<String>,
+}
+
+impl Change {
+    /// Whether it is made already.
+    pub fn is_made(&self) -> bool {
+        self.before == self.after
+    }
 }
 
 /// Why a change is refused.
@@ -176,10 +188,7 @@ impl Request<'_> {
     }
 
     fn settings_of(&self, component: ComponentName) -> &ComponentSettings {
-        match component {
-            ComponentName::KubeApiserver => &self.settings.kube_api_server,
-            ComponentName::Etcd => &self.settings.etcd,
-        }
+        self.settings.of(component)
     }
 
     /// From what it is, over what it was without us, to what it should be: so every change of settings is the same step, and the way
@@ -201,6 +210,7 @@ impl Request<'_> {
             file: located.file.name.clone(),
             before: located.file.text.clone(),
             after,
+            original: located.original.clone(),
             needs,
             argv: manifest.argv(),
             probes: manifest.probes(),

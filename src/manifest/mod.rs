@@ -19,6 +19,7 @@
 //! | what the annotation says, and how it is undone | `added`, `removal` |
 //! | how new lines look (indentation, quotes, JSON) | `layout`, `scalar`, `splice` |
 //! | what is proved | `proof` |
+//! | how kubeadm's own hand is known | [`rendered`] |
 
 mod added;
 mod addition;
@@ -27,6 +28,7 @@ mod layout;
 mod pod;
 mod proof;
 mod removal;
+pub mod rendered;
 mod scalar;
 mod splice;
 mod tree;

@@ -222,6 +222,7 @@ impl Node {
                         memory.last = Some(Hashed::new((object.metadata.uid.clone(), outcome.clone())));
                         ended = Some(outcome);
                     }
+                    Decision::Mend(_) => unreachable!("the model's files keep their mode and owner"),
                     Decision::Fly(flight) => {
                         let (flight, effect) = transition(*flight, Event::Begun, &self.now());
                         return Some(node.went_on(memory, flight, effect));
@@ -236,6 +237,7 @@ impl Node {
             observed_generation: object.metadata.generation,
             node_uid: Some(node_uid.to_owned()),
             preflight: Some(preflight(target, &checked)),
+            drift: Vec::new(),
             step: Step::Idle,
             last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported]
                 .into_iter()
@@ -274,7 +276,7 @@ impl Node {
             Effect::Stage => Event::Staged,
             Effect::Confirm => {
                 let target = memory.read.as_ref().and_then(|read| read.spec.target.as_ref());
-                match object.zip(target).map(|(object, target)| stands(flight, target, object, node_uid)) {
+                match object.zip(target).map(|(object, target)| stands(&flight.grant, target, object, node_uid)) {
                     Some(Ok(())) => Event::Confirmed,
                     Some(Err(why)) => Event::Withdrawn(why),
                     None => Event::Withdrawn("the API server does not answer".to_owned()),
@@ -352,6 +354,7 @@ impl Node {
             let found = Found {
                 component,
                 file: file_of(component),
+                image: String::new(),
                 version: None,
                 tracing: if manifest == UNTOUCHED { TracingFound::NotConfigured } else { TracingFound::Ours },
                 argv: argv(component, manifest),
@@ -360,7 +363,14 @@ impl Node {
             let green = if self.serves(index(component)) { found.probes.clone() } else { Vec::new() };
             ComponentFacts { found, processes: self.process(component).into_iter().collect(), green }
         });
-        Facts { manifests: manifests.into(), components: components.into(), kubeadm_runs: false, trouble: None, now: self.now() }
+        Facts {
+            manifests: manifests.into(),
+            components: components.into(),
+            tracing_files: Vec::new(),
+            kubeadm_runs: false,
+            trouble: None,
+            now: self.now(),
+        }
     }
 }
 
@@ -372,6 +382,7 @@ fn checked(target: &Target, facts: &Facts) -> Checked {
             component: component.found.component,
             file: manifest.file.name.clone(),
             before: manifest.file.text.clone(),
+            original: UNTOUCHED.to_owned(),
             needs: Vec::new(),
             argv: argv(component.found.component, &after),
             probes: vec![probe()],
@@ -381,7 +392,7 @@ fn checked(target: &Target, facts: &Facts) -> Checked {
     });
     let changes: Vec<_> = changes.filter(|c| c.before != c.after).collect();
     if !changes.is_empty() {
-        return Checked::Ready { changes, warnings: Vec::new() };
+        return Checked::Ready { changes, mends: Vec::new(), warnings: Vec::new() };
     }
     if facts.components.iter().all(|c| c.process(&c.found.argv).is_some()) {
         return Checked::Unchanged { warnings: Vec::new() };

@@ -24,7 +24,7 @@ fn mk_swap(component: ComponentName, pid: i32) -> Swap {
         permissions: Permissions { mode: 0o600, uid: 0, gid: 0 },
         before: "before".into(),
         after: "after".into(),
-        original: true,
+        original: "before".into(),
         needs: Vec::new(),
         old_argv: vec![component.to_string()],
         new_argv: vec![component.to_string(), "--new".into()],
