@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clustertracing::api::node_tracing::{OutcomeResult, Verdict};
-use clustertracing::api::{ClusterTracing, ComponentName, Reason, RolloutMode};
+use clustertracing::api::{ClusterTracing, ComponentName, Deviation, Drift, DriftCause, Reason, RolloutMode};
 use clustertracing::plan::CollectorPlan;
 use clustertracing::plan::events::NewEvent;
 use clustertracing::plan::report::{Progress, WaitingOn};
@@ -73,9 +73,12 @@ struct MachineStep {
     fails: Option<Option<(OutcomeResult, Reason)>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     unhealthy: Option<Option<ComponentName>>,
-    /// Somebody takes our flags out of the manifests.
+    /// Somebody changes a file; other contents are without our flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drift: Option<Drift>,
+    /// Somebody puts all of it right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    drift: bool,
+    undrift: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -207,8 +210,11 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             machine.stuck = m.stuck.unwrap_or(machine.stuck);
             machine.fails = m.fails.unwrap_or(machine.fails);
             machine.unhealthy = m.unhealthy.unwrap_or(machine.unhealthy);
-            if m.drift {
-                machine.carries = None;
+            if let Some(drift) = &m.drift {
+                machine.drift(drift.clone());
+            }
+            if m.undrift {
+                machine.drift.clear();
             }
         }
         Step::Node(n) => {
@@ -393,6 +399,16 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+fn mk_drift() -> Drift {
+    Drift {
+        component: ComponentName::KubeApiserver,
+        file: "kube-apiserver.yaml".into(),
+        what: Deviation::Content,
+        cause: DriftCause::KubeadmRender,
+        healed_generation: None,
+    }
+}
+
 /// Lets it happen. The turn, where it is one, has been checked against what holds for every turn.
 fn happen(world: &mut World, happening: &Happening) {
     let machine = |world: &mut World, n: usize, f: &dyn Fn(&mut world::Machine)| {
@@ -422,7 +438,7 @@ fn happen(world: &mut World, happening: &Happening) {
                 node.ready = !on;
             }
         }
-        Happening::Drift(n) => machine(world, *n, &|m| m.carries = None),
+        Happening::Drift(n) => machine(world, *n, &|m| m.drift(mk_drift())),
         Happening::Replace(n) => {
             world.remove_node(NODES[*n]);
             world.add_node(NODES[*n]);

@@ -67,6 +67,8 @@ pub enum Reason {
     NodeNotReady,
     /// A component does not answer its own probes before a change; nothing is changed beside it.
     ComponentUnhealthy,
+    /// Files of a node are not as its agent left them: kubeadm rendered a manifest anew, or somebody changed it. They are put right by the rollout.
+    Drifted,
     /// A node's files have drifted, and kubeadm runs there or somebody is still at work on them; they are healed once the node is quiet.
     WaitingForQuiet,
     /// `rollout.paused` is set.

@@ -53,10 +53,10 @@ pub enum DriftCause {
 }
 
 impl fmt::Display for Drift {
-    /// For example «etcd.yaml has other contents: kubeadm rendered it anew».
+    /// For example «etcd.yaml has other contents (kubeadm rendered it anew)».
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, what, cause, .. } = self;
-        write!(f, "{file} {what}: {cause}")
+        write!(f, "{file} {what} ({cause})")
     }
 }
 
@@ -83,6 +83,11 @@ impl fmt::Display for DriftCause {
 }
 
 impl Drift {
+    /// Whether this is the same drift of the same file.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.component, &self.file, self.what, self.cause) == (other.component, &other.file, other.what, other.cause)
+    }
+
     /// Why it is not healed a second time, who does it probably, and what to do.
     pub fn fight(&self) -> String {
         let (who, remedy) = match self.cause {
@@ -94,6 +99,9 @@ impl Drift {
                 "find it, and let it leave this file alone or carry the tracing settings itself",
             ),
         };
-        format!("{self}, within ten minutes of being healed; {who} would change it again; {remedy}")
+        format!(
+            "{self}, within ten minutes of being healed; {who} would change it again, so that it is left as it is; {remedy}; any edit of the \
+             spec heals it once more"
+        )
     }
 }

@@ -4,6 +4,7 @@
 
 use super::Plan;
 use super::report::{Done, Progress};
+use crate::api::clustertracing::NodeStatus;
 use crate::api::{ClusterTracingStatus, ConditionType, Reason};
 
 /// An Event on the `ClusterTracing`.
@@ -52,6 +53,7 @@ pub fn before_apply(plan: &Plan) -> Vec<NewEvent> {
 /// Events that tell of what changed from `old` to `new`. `node` is the one that the new status is about, if it is about one.
 pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Vec<NewEvent> {
     let mut events = nodes_changed(old, new);
+    events.extend(nodes_drifted(old, new));
     events.extend(condition_changed(old, new, node));
     events
 }
@@ -69,6 +71,23 @@ fn nodes_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<
             node: Some(n.name.clone()),
         })
         .collect()
+}
+
+/// One for each drift, however long it takes until it is put right.
+fn nodes_drifted(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<NewEvent> {
+    let before = |name: &str| old.nodes.iter().find(|n| n.name == name).map(|n| n.drift.as_slice()).unwrap_or_default();
+    let event = |node: &NodeStatus| {
+        let known = before(&node.name);
+        let news: Vec<_> = node.drift.iter().filter(|d| !known.iter().any(|k| k.is_of(d))).map(ToString::to_string).collect();
+        (!news.is_empty()).then(|| NewEvent {
+            warning: true,
+            reason: Reason::Drifted,
+            action: "Check",
+            note: format!("node {}: {}", node.name, news.join(", ")),
+            node: Some(node.name.clone()),
+        })
+    };
+    new.nodes.iter().filter_map(event).collect()
 }
 
 fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Option<NewEvent> {

@@ -145,7 +145,12 @@ fn node_report(v: &Validated, o: &Observed, name: &str, node: &ObservedNode, now
     let selected = is_selected(v, node);
     // What was reported of a node that has gone says nothing of the one that has its name now.
     let node_tracing = o.node_tracings.get(name).filter(|n| n.node_uid == node.uid);
-    NodeReport { name: name.to_owned(), selected, stand: rollout::stand(node_tracing, &v.target(selected), v.generation, now) }
+    NodeReport {
+        name: name.to_owned(),
+        selected,
+        stand: rollout::stand(node_tracing, &v.target(selected), v.generation, now),
+        drift: node_tracing.map(|n| n.status.drift.clone()).unwrap_or_default(),
+    }
 }
 
 fn orphans(o: &Observed) -> Vec<(String, String)> {
@@ -176,7 +181,7 @@ fn grant(s: &Situation<'_>, progress: &Progress) -> Option<GrantPlan> {
     Some(GrantPlan {
         node: node.clone(),
         grant: Grant { id: last.saturating_add(1), revision, generation: s.validated.generation },
-        interrupts_the_api: rollout::interrupts_the_api(s),
+        interrupts_the_api: rollout::restarts(s, node) && rollout::interrupts_the_api(s),
     })
 }
 

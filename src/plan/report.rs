@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::validate::{Goal, Invalid, Validated};
 use crate::api::node_tracing::OutcomeResult;
-use crate::api::{ANNOTATION_RELEASE, ComponentName, LABEL_CONTROL_PLANE, Reason, SINGLETON};
+use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
 
 /// What a plan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +162,8 @@ pub struct NodeReport {
     pub selected: bool,
     /// Where it stands.
     pub stand: Stand,
+    /// What of its files is not as its agent left it.
+    pub drift: Vec<Drift>,
 }
 
 /// Where a node stands, from its `NodeTracing` alone.
@@ -378,7 +380,21 @@ fn let_go(v: &Validated) -> String {
     }
 }
 
+impl NodeReport {
+    /// What has drifted, in words; nothing where nothing has.
+    pub fn drifted(&self) -> Option<String> {
+        let words: Vec<_> = self.drift.iter().map(ToString::to_string).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
 impl Report {
+    /// Which nodes have drifted, and how; nothing where none has.
+    pub fn drifted(&self) -> Option<String> {
+        let nodes: Vec<_> = self.nodes.iter().filter_map(|n| Some(format!("node {}: {}", n.name, n.drifted()?))).collect();
+        (!nodes.is_empty()).then(|| nodes.join("; "))
+    }
+
     /// The reason code of the whole.
     pub fn reason(&self, goal: Goal) -> Reason {
         match &self.progress {

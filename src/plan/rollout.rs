@@ -57,6 +57,10 @@ pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, genera
         let fallback = if o.result == OutcomeResult::Failed { Reason::RollbackFailed } else { Reason::RolledBack };
         return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone() };
     }
+    // Healed for this generation already, and soon changed again: another heal would be changed, too.
+    if let Some(again) = n.status.drift.iter().find(|d| d.healed_generation >= Some(generation)) {
+        return Stand::Refused { reason: Reason::Conflict, message: again.fight() };
+    }
     let Some(preflight) = preflight else {
         return Stand::Unanswered { silent: asked && n.targeted.is_some_and(|t| now.duration_since(t) > AGENT_ANSWERS_WITHIN) };
     };
@@ -151,7 +155,7 @@ fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
     if rollout.mode == RolloutMode::Preview && s.validated.goal == Goal::Trace {
         return preview(s);
     }
-    if rollout.single_node_downtime == SingleNodeDowntime::Refused && interrupts_the_api(s) {
+    if rollout.single_node_downtime == SingleNodeDowntime::Refused && restarts(s, &candidate.name) && interrupts_the_api(s) {
         return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len() });
     }
     if rollout.paused {
@@ -190,6 +194,11 @@ fn preview(s: &Situation<'_>) -> Progress {
         _ => None,
     });
     Progress::Stalled(Stalled::Preview { changes: changes.collect(), collector: !s.without_collector.is_empty() })
+}
+
+/// Whether the change of a node restarts anything: one that puts a file's mode right does not.
+pub fn restarts(s: &Situation<'_>, node: &str) -> bool {
+    s.nodes.iter().any(|n| n.name == node && matches!(&n.stand, Stand::Pending { changes } if !changes.is_empty()))
 }
 
 /// With one or two etcd members the loss of one ends the quorum; with one API server there is no other to ask.

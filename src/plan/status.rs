@@ -17,6 +17,10 @@ use crate::api::{ClusterTracing, ClusterTracingStatus, ComponentName, ConditionT
 pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> ClusterTracingStatus {
     let report = &plan.report;
     let mut conditions = summary(report.reason(v.goal), &report.message(v), &report.progress);
+    // A drift is why it is not ready; what is waited for before that is put right stands behind it, and in Reconciling.
+    if let (Progress::Waiting(_), Some(drifted), Some(ready)) = (&report.progress, report.drifted(), conditions.first_mut()) {
+        (ready.reason, ready.message) = (Reason::Drifted, format!("{drifted}; {}", ready.message));
+    }
     conditions.extend([
         collector_available(v, report),
         traced(v, o, report, ComponentName::KubeApiserver),
@@ -170,6 +174,7 @@ fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
         kube_api_server: component(ComponentName::KubeApiserver),
         etcd: component(ComponentName::Etcd),
         changed_time: succeeded.map(|o| o.finished_time.clone()).or_else(|| before.and_then(|n| n.changed_time.clone())),
+        drift: node.drift.clone(),
         message,
     }
 }
@@ -181,7 +186,12 @@ fn node_state(node: &NodeReport) -> (NodeState, String) {
         Stand::Unanswered { silent: false } => (NodeState::Pending, "its agent checks the settings".to_owned()),
         Stand::Pending { changes } => {
             let changes: Vec<_> = changes.iter().map(|c| c.as_str()).collect();
-            (NodeState::Pending, format!("would restart {}", changes.join(", ")))
+            let restarts =
+                if changes.is_empty() { "would restart nothing".to_owned() } else { format!("would restart {}", changes.join(", ")) };
+            match node.drifted() {
+                Some(drifted) => (NodeState::Drifted, format!("{drifted}; putting it right {restarts}")),
+                None => (NodeState::Pending, restarts),
+            }
         }
         Stand::InFlight { .. } => (NodeState::Changing, "carries out its change".to_owned()),
         Stand::Settling => (NodeState::Changing, "the manifests match, the running processes do not yet".to_owned()),

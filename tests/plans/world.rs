@@ -7,7 +7,7 @@ use clustertracing::api::node_tracing::{
     ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep, TracingFound, Verdict,
 };
 use clustertracing::api::{
-    self, ClusterTracing, ComponentName, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
+    self, ClusterTracing, ComponentName, Deviation, Drift, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
 };
 use clustertracing::plan::events::{self, NewEvent};
 use clustertracing::plan::observed::{Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) stuck: Option<Reason>,
     /// The next changes end so.
     pub(crate) fails: Option<(OutcomeResult, Reason)>,
+    /// What somebody changed since the last change of ours.
+    pub(crate) drift: Vec<Drift>,
     /// A component that does not answer its probes.
     pub(crate) unhealthy: Option<ComponentName>,
 }
@@ -65,6 +67,20 @@ pub(crate) struct Turn {
 impl Turn {
     pub(crate) fn is_idle(&self) -> bool {
         !self.wrote_status && self.plan.as_ref().is_none_or(Plan::is_idle)
+    }
+}
+
+impl Machine {
+    /// Somebody changes a file. Where its contents are others, a component's flags have gone with it; the node has its record of them.
+    pub(crate) fn drift(&mut self, drift: Drift) {
+        let Some(carries) = &mut self.carries else { return };
+        if drift.what == Deviation::Content {
+            match drift.component {
+                ComponentName::KubeApiserver => carries.kube_api_server.state = State::Disabled,
+                ComponentName::Etcd => carries.etcd.state = State::Disabled,
+            }
+        }
+        self.drift.push(drift);
     }
 }
 
@@ -288,9 +304,12 @@ impl World {
                 n.status.observed_generation = Some(n.generation);
                 return;
             }
+            let fights = machine.drift.iter().any(|d| d.healed_generation >= Some(grant.generation));
+            assert!(!fights, "the controller does not ask for a fight");
             let result = machine.fails.map_or((OutcomeResult::Succeeded, None), |(result, reason)| (result, Some(reason)));
             if result.0 == OutcomeResult::Succeeded {
                 machine.carries = carried(&target.settings);
+                machine.drift.clear();
             }
             n.status.last_outcome = Some(Outcome {
                 grant: grant.id,
@@ -331,7 +350,9 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
     let changes: Vec<_> =
         components.into_iter().filter(|name| state(machine.carries.as_ref(), *name) != state(wanted.as_ref(), *name)).collect();
     let refused = machine.stuck.or_else(|| machine.refuses.filter(|_| wanted.is_some() && !changes.is_empty()));
+    status.drift = if wanted.is_some() { machine.drift.clone() } else { Vec::new() };
     let (verdict, message) = match refused {
+        None if !status.drift.is_empty() => (Verdict::Ready, String::new()),
         Some(_) => (Verdict::Refused, "/etc/kubernetes/manifests/etcd.yaml: the agent's words".to_owned()),
         None if changes.is_empty() => (Verdict::Unchanged, String::new()),
         None => (Verdict::Ready, String::new()),
