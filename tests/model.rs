@@ -7,7 +7,8 @@
 //! | `resourceVersion` | whether the object was written since it was read |
 //! | a manifest | the name of its settings; `agent::check::check`, which edits YAML, is replaced by a comparison of names |
 //! | time | stands still, but for a flight's budgets: each may run out |
-//! | rounds of probes | one step |
+//! | rounds of probes, the wait until the kubelet has let go of a pod | one step |
+//! | the watchdog | the agent that is started again: it does the same, from the same journal |
 //! | the collector | somebody else's: `collector.mode: External` |
 //!
 //! Not here: failing writes to disk and half-written files (`tests/agent`), Nodes that come and go, Preview, pauses, foreign manifests
@@ -36,8 +37,9 @@ fn properties() -> Vec<Property<Rollout>> {
         Property::always("the API is served while every machine runs", |model: &Rollout, c: &Cluster| {
             model.nodes < 2 || c.has_api() || c.nodes.iter().any(|n| !n.up)
         }),
-        Property::always("a manifest is the old one or the new one", |_, c: &Cluster| {
+        Property::always("a manifest is the old one or the new one, or away in a change that the journal knows", |_, c: &Cluster| {
             c.flights().all(|(node, flight)| holds_old_or_new(node, flight))
+                && c.nodes.iter().all(|node| node.flight().is_some() || node.manifests.iter().all(Option::is_some))
         }),
         Property::always("no grant follows a failure of its generation", |_, c: &Cluster| !c.granted_after_failure),
         Property::always("what comes to rest is at its target, or has stopped the line", |model: &Rollout, c: &Cluster| {
@@ -56,7 +58,7 @@ fn is_whole(node: &Node) -> bool {
 fn holds_old_or_new(node: &Node, flight: &clustertracing::agent::machine::Flight) -> bool {
     flight.swaps.iter().all(|swap| {
         let index = COMPONENTS.iter().position(|c| *c == swap.component);
-        index.is_some_and(|index| [&swap.before, &swap.after].contains(&&node.manifests[index]))
+        index.is_some_and(|index| node.manifests[index].as_ref().is_none_or(|held| [&swap.before.text, &swap.after.text].contains(&held)))
     })
 }
 
@@ -66,7 +68,8 @@ fn is_at_target(c: &Cluster) -> bool {
 
 /// Where a rollout may stay: nothing under way, and the target reached, or a person is told why not.
 fn is_stable(c: &Cluster) -> bool {
-    let let_go = c.resource.is_none() && c.nodes.iter().all(|node| node.manifests == [UNTOUCHED, UNTOUCHED]);
+    let let_go =
+        c.resource.is_none() && c.nodes.iter().all(|node| node.manifests.iter().all(|manifest| manifest.as_deref() == Some(UNTOUCHED)));
     c.agents_watch() && c.granted() == 0 && (let_go || is_at_target(c) || c.has_stopped())
 }
 

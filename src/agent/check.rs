@@ -3,7 +3,7 @@
 use super::applied::Applied;
 use super::drift::{self, Mend};
 use super::facts::{ComponentFacts, Facts, Trouble};
-use super::machine::{Flight, Phase, Swap, outcome};
+use super::machine::{Flight, Held, Phase, Swap, Version, outcome};
 use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, Verdict};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::{Change, STATE_DIR, change};
@@ -135,9 +135,12 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
             Ok(swaps) => Decision::Fly(Box::new(Flight {
                 grant: grant.clone(),
                 boot_id: facts.now.boot_id.clone(),
+                reboots: 0,
+                interruptions: 0,
                 // bounded again here: the API server's rules are not relied on
                 health_timeout: u64::try_from(target.settings.health_timeout_seconds.clamp(10, 3600)).unwrap_or(10) * 1000,
                 swaps,
+                watchdog: None,
                 begun: None,
                 phase: Phase::Prepared,
             })),
@@ -173,15 +176,12 @@ fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
         component: change.component,
         file: change.file.clone(),
         permissions: manifest.permissions,
-        before: change.before.clone(),
-        after: change.after.clone(),
+        before: Version { text: change.before.clone(), argv: found.argv.clone(), pod: process.pod.clone() },
+        after: Version { text: change.after.clone(), argv: change.argv.clone(), pod: None },
         original: change.original.clone(),
         needs: needed(change)?,
-        old_argv: found.argv.clone(),
-        new_argv: change.argv.clone(),
-        old_processes: vec![process.id],
         probes,
-        touched: false,
+        held: Held::BEFORE,
     })
 }
 
@@ -275,14 +275,10 @@ mod tests {
         let [apiserver, etcd] = &flight.swaps[..] else { panic!("both change") };
         assert_eq!((apiserver.component, etcd.component), (ComponentName::KubeApiserver, ComponentName::Etcd));
         assert!(!apiserver.probes.is_empty() && !apiserver.probes.contains(&red), "what was red before is not asked for");
-        assert!(
-            apiserver.needs.iter().all(|(name, _)| name.starts_with("tracing-"))
-                && apiserver.original == apiserver.before
-                && !apiserver.touched
-        );
-        assert_eq!(apiserver.old_argv, facts.components[0].found.argv);
-        assert_ne!(apiserver.old_argv, apiserver.new_argv);
-        assert_eq!(etcd.old_processes, [facts.components[1].processes[0].id]);
+        assert!(apiserver.needs.iter().all(|(name, _)| name.starts_with("tracing-")) && apiserver.original == apiserver.before.text);
+        assert_eq!(apiserver.before.argv, facts.components[0].found.argv);
+        assert_ne!(apiserver.before.argv, apiserver.after.argv);
+        assert_eq!((&etcd.before.pod, etcd.held), (&facts.components[1].processes[0].pod, Held::BEFORE));
         assert_eq!(flight.health_timeout, 120_000);
     }
 

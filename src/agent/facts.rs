@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::chain;
+use super::watchdog;
 use crate::api::node_tracing::sha256_hex;
 use crate::api::{ComponentName, Reason};
 use crate::component::{Found, ManifestFile, Refusal, find};
@@ -165,11 +166,11 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
     Ok(facts)
 }
 
-/// The files that the kubelet reads: all but dot files and folders, whatever their suffix.
+/// The files that the kubelet reads, but for our own: all but dot files and folders, whatever their suffix.
 fn manifests(host: &impl Host) -> Result<Vec<Manifest>, Trouble> {
     let mut manifests = Vec::new();
     for entry in host.list(Folder::Manifests).map_err(|e| unreadable(&e))? {
-        if entry.name.starts_with('.') || entry.folder {
+        if entry.name.starts_with('.') || entry.folder || entry.name == watchdog::FILE {
             continue;
         }
         match host.read(Folder::Manifests, &entry.name) {
@@ -231,7 +232,12 @@ pub(crate) mod tests {
         let manifests: Vec<_> = texts.into_iter().map(manifest).collect();
         let files: Vec<_> = manifests.iter().map(|m| m.file.clone()).collect();
         let component = |found: Found| ComponentFacts {
-            processes: vec![Process { id: ProcessId { pid: 10, started: 5_000 }, argv: found.argv.clone() }],
+            processes: vec![Process {
+                id: ProcessId { pid: 10, started: 5_000 },
+                argv: found.argv.clone(),
+                pod: Some(format!("pod of {}", found.component)),
+                cpu: 0,
+            }],
             green: found.probes.clone(),
             found,
         };

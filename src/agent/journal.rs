@@ -11,7 +11,7 @@ use super::sealed;
 /// Its name in the state folder.
 pub const NAME: &str = "journal";
 
-const FORMAT: &str = "clustertracing-journal 1";
+const FORMAT: &str = "clustertracing-journal 2";
 
 /// Why the journal cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ mod tests {
     }
     impl ReplaceVersion for Vec<u8> {
         fn replace_version(&self) -> Vec<u8> {
-            String::from_utf8_lossy(self).replacen("journal 1", "journal 2", 1).into_bytes()
+            String::from_utf8_lossy(self).replacen("journal 2", "journal 3", 1).into_bytes()
         }
     }
 }

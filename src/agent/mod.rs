@@ -11,6 +11,7 @@
 //! | [`drift`] | pure: what of that somebody has changed, who, and what is done about it |
 //! | [`report`] | pure: facts to status |
 //! | [`prune`] | removes what nothing refers to |
+//! | [`watchdog`] | pure: the static pod that goes on where the agent cannot |
 //! | [`cluster`] | the requests to the API server |
 //!
 //! Between grant and report the agent needs no API server: it may be the one that it restarts.
@@ -26,6 +27,7 @@ pub mod machine;
 pub mod prune;
 pub mod report;
 mod sealed;
+pub mod watchdog;
 
 use std::convert::Infallible;
 use std::path::PathBuf;

@@ -4,8 +4,9 @@
 
 use super::applied::Applied;
 use super::facts::{Facts, TRACING_FILES};
+use super::watchdog;
 use crate::api::node_tracing::TracingFound;
-use crate::host::{self, Folder, Host, is_temporary};
+use crate::host::{self, Folder, Host, is_temporary, permanent_name};
 
 /// Names of our files, by folder.
 type Names = Vec<(Folder, String)>;
@@ -28,17 +29,24 @@ pub fn prune(host: &impl Host, facts: &Facts, applied: &Applied) -> Result<(), h
     Ok(())
 }
 
-/// The files that nothing refers to: temporary ones, tracing files that no manifest names, backups of manifests that carry nothing of ours.
+/// The files that nothing refers to: temporary ones, the watchdog's manifest, tracing files that no manifest names, backups of manifests
+/// that carry nothing of ours.
 fn garbage(names: &Names, facts: &Facts, applied: &Applied) -> Names {
+    let is_there = |manifest: &str| names.iter().any(|(folder, name)| *folder == Folder::Manifests && name == manifest);
     let is_garbage = |folder: Folder, name: &str| match folder {
+        // a manifest that is away, because going back failed, may have no other copy
+        Folder::Manifests if is_temporary(name) => {
+            permanent_name(name).is_some_and(|manifest| manifest == watchdog::FILE || is_there(manifest))
+        }
         _ if is_temporary(name) => true,
+        Folder::Manifests if name == watchdog::FILE => true,
         // with trouble the manifests, or what they say, are not fully known
         _ if facts.trouble.is_some() => false,
         Folder::Manifests => false,
         Folder::State => name.starts_with(TRACING_FILES) && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
-        // the only copy of a manifest that somebody removed
+        // the only copy of a manifest that somebody removed, or that could not be put back
         Folder::Backups if applied.components.iter().any(|entry| entry.file == name) => false,
-        Folder::Backups => !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
+        Folder::Backups => is_there(name) && !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
 }
@@ -67,6 +75,8 @@ mod tests {
             (Folder::Manifests, "kube-apiserver.yaml"),
             (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
             (Folder::Manifests, ".editor.swp"),
+            (Folder::Manifests, "etcd.yaml"),
+            (Folder::Manifests, "clustertracing-watchdog.yaml"),
             (Folder::State, "tracing-1.yaml"),
             (Folder::State, "tracing-2.yaml"),
             (Folder::State, "journal"),
@@ -76,10 +86,23 @@ mod tests {
         ]);
         let expected = names(&[
             (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
+            (Folder::Manifests, "clustertracing-watchdog.yaml"),
             (Folder::State, "tracing-2.yaml"),
             (Folder::Backups, "etcd.yaml"),
         ]);
         assert_eq!(garbage(&found, &mk_ours(), &Applied::default()), expected);
+    }
+
+    #[test]
+    fn of_a_manifest_that_is_away_every_copy_stays() {
+        let found = names(&[
+            (Folder::Manifests, ".etcd.yaml.clustertracing-0"),
+            (Folder::Manifests, ".etcd.yaml.clustertracing-1"),
+            (Folder::Backups, "etcd.yaml"),
+        ]);
+        let mut facts = mk_ours();
+        facts.components.retain(|c| c.found.component != ComponentName::Etcd);
+        assert_eq!(garbage(&found, &facts, &Applied::default()), []);
     }
 
     #[test]

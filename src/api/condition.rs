@@ -99,8 +99,18 @@ pub enum Reason {
     JournalDamaged,
     /// A manifest changed between the check and the write; nothing was written.
     ManifestChanged,
+    /// The watchdog that would go on without the agent did not start; nothing was changed.
+    WatchdogNotStarted,
+    /// A file that the new manifest needs does not hold what was written; nothing was changed, or the original manifests are back.
+    TracingFileDamaged,
     /// The new process ended at once; the node's original manifests are back.
     NewProcessExited,
+    /// The kubelet started no new process; the node's original manifests are back.
+    NewProcessNotStarted,
+    /// The change was interrupted again and again while manifests were away; the original manifests are back.
+    Interrupted,
+    /// A person gave the node its original manifests back.
+    RestoredByHand,
     /// The new processes did not become healthy within `rollout.healthTimeoutSeconds`; the original manifests are back.
     HealthTimeout,
     /// The kubelet did not act on the new manifest; the original manifests are back.

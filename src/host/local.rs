@@ -174,6 +174,10 @@ impl Host for Local {
         process::find(&self.proc, program)
     }
 
+    fn pod_lives(&self, pod: &str) -> Result<bool, Error> {
+        process::pod_lives(&self.proc, pod)
+    }
+
     async fn probe(&self, probe: &Probe) -> bool {
         self.prober.is_green(probe).await
     }

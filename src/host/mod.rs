@@ -79,7 +79,7 @@ pub struct Entry {
 }
 
 /// Names one process for as long as the node is up: a PID alone may be used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ProcessId {
     /// Its PID.
     pub pid: i32,
@@ -88,12 +88,16 @@ pub struct ProcessId {
 }
 
 /// A process of the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Which one.
     pub id: ProcessId,
     /// Its argv, from the kernel.
     pub argv: Vec<String>,
+    /// The pod that it belongs to, as its control group names it; `None` when it belongs to none, or that cannot be told.
+    pub pod: Option<String>,
+    /// CPU time that it has used, in milliseconds.
+    pub cpu: u64,
 }
 
 /// The node's clocks at one moment.
@@ -187,6 +191,8 @@ pub trait Host {
     fn sync(&self, folder: Folder) -> Result<(), Error>;
     /// The processes whose program (base name of `argv[0]`) is `program`.
     fn processes(&self, program: &str) -> Result<Vec<Process>, Error>;
+    /// Whether a process of this pod ([`Process::pod`]) is left: its containers', or the one that holds its namespaces.
+    fn pod_lives(&self, pod: &str) -> Result<bool, Error>;
     /// Whether a probe is answered as the kubelet wants it.
     fn probe(&self, probe: &Probe) -> impl Future<Output = bool>;
     /// The clocks.
@@ -203,6 +209,11 @@ pub fn temporary_name(name: &str, bytes: &[u8]) -> String {
 /// Whether a name is one of [`temporary_name`]'s.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.contains(TEMPORARY_MARK)
+}
+
+/// The name that a file of such a name waits to be renamed to.
+pub fn permanent_name(name: &str) -> Option<&str> {
+    Some(name.strip_prefix('.')?.rsplit_once(TEMPORARY_MARK)?.0)
 }
 
 /// Writes `file` under its hidden name, so that [`replace`] needs no more room on the disk. Nothing is written when it is there already.
@@ -235,6 +246,7 @@ mod tests {
         let name = temporary_name("etcd.yaml", b"new");
         assert!(name.starts_with('.') && is_temporary(&name));
         assert!(!is_temporary("etcd.yaml") && !is_temporary(".etcd.yaml.swp") && !is_temporary("tracing-0.yaml"));
+        assert_eq!(permanent_name(&name), Some("etcd.yaml"));
         assert_ne!(name, temporary_name("etcd.yaml", b"old"));
     }
 

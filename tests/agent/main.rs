@@ -393,7 +393,7 @@ async fn somebody_elses_change_before_the_write_is_not_overwritten() {
         fs::write(folder.join("etcd.yaml"), [fs::read(folder.join("etcd.yaml")).unwrap(), b"# mine\n".to_vec()].concat()).unwrap();
     };
     let before = FILES.map(|file| world.manifest(file));
-    // kube-apiserver's manifest is written first; etcd's is changed in the moment before that
+    // kube-apiserver's manifest is taken away first; etcd's is changed in the moment before that
     *world.rival.borrow_mut() = Some(Box::new(add));
     live(&world, &mut object).await;
     assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::ManifestChanged)));
@@ -405,7 +405,7 @@ async fn somebody_elses_change_before_the_write_is_not_overwritten() {
 async fn somebody_elses_change_after_the_write_is_not_overwritten_by_going_back() {
     let (reached, original) = (mk_reached(&[on(1)]).await, World::new().manifest("kube-apiserver.yaml"));
     let trace = reached.trace.borrow().clone();
-    let last_rename = trace.iter().rposition(|effect| effect == "rename manifests/etcd.yaml").unwrap();
+    let last_rename = trace.iter().rposition(|effect| effect == "rename manifests/kube-apiserver.yaml").unwrap();
     // The agent dies after both manifests are in place, and an administrator edits one before it is started again.
     // Before the journal says that they are in place, the edit is taken for a lost race; after it, for a change of what is ours.
     for (effect, expected) in [(last_rename + 2, OutcomeResult::RolledBack), (last_rename + 5, OutcomeResult::Failed)] {
