@@ -76,7 +76,7 @@ mod tests {
             (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
             (Folder::Manifests, ".editor.swp"),
             (Folder::Manifests, "etcd.yaml"),
-            (Folder::Manifests, "clustertracing-watchdog.yaml"),
+            (Folder::Manifests, "clustertracing-watchdog.json"),
             (Folder::State, "tracing-1.yaml"),
             (Folder::State, "tracing-2.yaml"),
             (Folder::State, "journal"),
@@ -86,7 +86,7 @@ mod tests {
         ]);
         let expected = names(&[
             (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
-            (Folder::Manifests, "clustertracing-watchdog.yaml"),
+            (Folder::Manifests, "clustertracing-watchdog.json"),
             (Folder::State, "tracing-2.yaml"),
             (Folder::Backups, "etcd.yaml"),
         ]);

@@ -10,7 +10,7 @@ use super::machine::Watchdog;
 use crate::host::Now;
 
 /// Name of its manifest in the static-pod folder.
-pub const FILE: &str = "clustertracing-watchdog.yaml";
+pub const FILE: &str = "clustertracing-watchdog.json";
 /// The agent's program, and so the watchdog's.
 pub const PROGRAM: &str = "clustertracing-agent";
 
@@ -69,7 +69,6 @@ impl Template {
                 "volumes": [folder("manifests", &self.manifests_dir), folder("state", &self.state_dir)],
             },
         });
-        let manifest = serde_yaml::to_string(&pod).expect("a plain value is YAML");
-        Watchdog { argument, manifest }
+        Watchdog { argument, manifest: format!("{pod:#}\n") }
     }
 }

@@ -380,8 +380,11 @@ impl World {
         if !self.watchdog_starts.get() || self.clock.get() < appeared + 1_000 {
             return Vec::new();
         }
-        let argv = text.lines().filter_map(|line| line.trim().strip_prefix("- ")).map(str::to_owned).collect();
-        vec![Process { id: ProcessId { pid: 7, started: appeared + 1_000 }, argv, ..Process::default() }]
+        let pod: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let container = &pod["spec"]["containers"][0];
+        let argv =
+            ["command", "args"].iter().flat_map(|key| container[key].as_array().unwrap()).map(|word| word.as_str().unwrap().to_owned());
+        vec![Process { id: ProcessId { pid: 7, started: appeared + 1_000 }, argv: argv.collect(), ..Process::default() }]
     }
 
     fn remember(&self, path: PathBuf) {

@@ -72,11 +72,12 @@ impl Flight {
         let over = state.is_over(self.health_timeout, now);
         match event {
             // Going back does not depend on the journal: from any earlier one, the next start comes here again.
-            Event::Saved | Event::SaveFailed(_) => Some(self.keep_rolling_back(state, Effect::Examine)),
+            // A person who wants the same changes nothing.
+            Event::Saved | Event::SaveFailed(_) | Event::Recalled => Some(self.keep_rolling_back(state, Effect::Examine)),
             Event::Examined(held) => {
                 state.trouble = None;
                 self.examined(&mut state, &held);
-                self.exchange_back(state, now)
+                Some(self.exchange_back(state, now))
             }
             Event::Resumed(held) => {
                 if state.undone.is_empty() && state.foreign.is_empty() {
@@ -85,21 +86,21 @@ impl Flight {
                 // a pod that was being ended when the last one stopped may still be
                 state.exchange = Exchange::taken_up();
                 self.examined(&mut state, &held);
-                self.exchange_back(state, now)
+                Some(self.exchange_back(state, now))
             }
             Event::TakenAway(index, Moved::Done) => {
                 self.swaps[index].held = Held::Nothing;
                 state.exchange.taken_away(index, now);
-                self.exchange_back(state, now)
+                Some(self.exchange_back(state, now))
             }
             Event::Put(index, Moved::Done) => {
                 self.swaps[index].held = Held::BEFORE;
-                self.exchange_back(state, now)
+                Some(self.exchange_back(state, now))
             }
             Event::TakenAway(index, Moved::Foreign) | Event::Put(index, Moved::Foreign) => {
                 self.swaps[index].held = Held::Other;
                 state.leave(index, &self.swaps[index].file);
-                self.exchange_back(state, now)
+                Some(self.exchange_back(state, now))
             }
             Event::Looked(_) if state.trouble.is_some() && over => Some(self.rollback_failed(&state, "a manifest is not back", now)),
             Event::Looked(_) if state.trouble.is_some() => Some(self.keep_rolling_back(state, Effect::Examine)),
@@ -109,7 +110,7 @@ impl Flight {
                     // a process that does not end is no reason to keep the old manifests away
                     state.exchange.give_up_waiting();
                 }
-                self.exchange_back(state, now)
+                Some(self.exchange_back(state, now))
             }
             Event::Looked(view) => {
                 let seen = &view.components;
@@ -118,7 +119,7 @@ impl Flight {
                 let standing = standing(undone, Side::Before);
                 state.streak.count(standing.as_ref().ok(), seen, now);
                 match standing {
-                    _ if state.streak.is_green() => self.back(state.cause, now),
+                    _ if state.streak.is_green() => self.back(&state.cause, now),
                     Err(problem) if over => Some(self.rollback_failed(&state, &problem, now)),
                     _ => {
                         let look = state.streak.next_look(now);
@@ -126,7 +127,6 @@ impl Flight {
                     }
                 }
             }
-            Event::Recalled => Some(self.keep_rolling_back(state, Effect::Examine)),
             failure => {
                 state.trouble = Some(failure.into_message());
                 if over {
@@ -148,21 +148,21 @@ impl Flight {
         }
     }
 
-    fn exchange_back(&mut self, mut state: RollingBack, now: &Now) -> Option<Effect> {
+    fn exchange_back(&mut self, mut state: RollingBack, now: &Now) -> Effect {
         if let Some(effect) = state.exchange.next(&self.swaps, Side::Before, now) {
             state.in_place = None;
-            return Some(self.keep_rolling_back(state, effect));
+            return self.keep_rolling_back(state, effect);
         }
         if !state.foreign.is_empty() {
             let files = state.foreign.join(", ");
             let message = format!("{}; {files} was changed by somebody else meanwhile, and was left as it is", state.cause.message);
-            return Some(self.end(OutcomeResult::Failed, Some(Reason::ManifestChanged), message, now));
+            return self.end(OutcomeResult::Failed, Some(Reason::ManifestChanged), message, now);
         }
         if state.undone.is_empty() {
-            return Some(self.refuse(state.cause, now));
+            return self.refuse(state.cause, now);
         }
         state.in_place.get_or_insert(now.since_boot);
-        Some(self.keep_rolling_back(state, Effect::Look { at: now.since_boot, probe: true, pods: None }))
+        self.keep_rolling_back(state, Effect::Look { at: now.since_boot, probe: true, pods: None })
     }
 
     fn keep_rolling_back(&mut self, state: RollingBack, effect: Effect) -> Effect {
@@ -171,7 +171,7 @@ impl Flight {
     }
 
     /// The old state is back. A first interruption is no verdict on the change: the same grant may be tried again.
-    fn back(&mut self, cause: Cause, now: &Now) -> Option<Effect> {
+    fn back(&mut self, cause: &Cause, now: &Now) -> Option<Effect> {
         if cause.reason == Reason::Interrupted && self.interruptions <= 1 {
             self.phase = Phase::Abandoned;
             return None;

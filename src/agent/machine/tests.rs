@@ -292,7 +292,7 @@ fn a_pod_that_is_not_known_is_taken_for_gone_after_a_fixed_time_and_one_that_sta
             script.extend([(1_000, taken_away(index)), (1_000, no_process(&flight, pod_lives))]);
         }
         let (mut flight, _) = play(flight, script);
-        (1..).map(|n| 1_000 + n * 100).find(|time| {
+        (1..300).map(|n| 1_000 + n * 100).find(|time| {
             let (next, effect) = transition(flight.clone(), no_process(&flight, pod_lives), &at(*time));
             flight = next;
             effect == Some(Effect::Put(1, Side::After))
