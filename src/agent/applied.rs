@@ -83,12 +83,12 @@ impl Applied {
         let Time(at) = outcome.finished_time;
         for swap in swaps {
             let before = self.take(swap.component);
-            let digest = sha256_hex(swap.after.as_bytes());
+            let digest = sha256_hex(swap.after.text.as_bytes());
             if let Some(known) = before.clone().filter(|known| known.at == at && known.digest == digest) {
                 self.put(known);
                 continue;
             }
-            let found = find(&[ManifestFile { name: swap.file.clone(), text: swap.after.clone() }]).unwrap_or_default();
+            let found = find(&[ManifestFile { name: swap.file.clone(), text: swap.after.text.clone() }]).unwrap_or_default();
             let Some(found) = found.into_iter().find(|f| f.component == swap.component && f.tracing == TracingFound::Ours) else {
                 continue;
             };

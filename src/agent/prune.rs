@@ -46,7 +46,9 @@ fn garbage(names: &Names, facts: &Facts, applied: &Applied) -> Names {
         Folder::State => name.starts_with(TRACING_FILES) && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
         // the only copy of a manifest that somebody removed, or that could not be put back
         Folder::Backups if applied.components.iter().any(|entry| entry.file == name) => false,
-        Folder::Backups => is_there(name) && !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
+        Folder::Backups => {
+            is_there(name) && !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours)
+        }
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
 }

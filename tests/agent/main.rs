@@ -377,6 +377,57 @@ async fn processes_that_end_at_once_lead_back_at_once() {
 }
 
 #[tokio::test]
+async fn the_api_is_away_for_seconds_whether_or_not_the_pods_of_processes_are_known() {
+    for known in [true, false] {
+        let (world, mut object) = (World::new(), on(1));
+        world.pods_are_seen.set(known);
+        let start = world.seconds();
+        live(&world, &mut object).await;
+        assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+        let spent = world.seconds() - start;
+        assert!(spent < 13, "{spent} s: the kubelet put a new pod off, or etcd waited for its client");
+    }
+}
+
+#[tokio::test]
+async fn processes_that_work_towards_an_answer_have_more_time() {
+    let (world, mut object) = (World::new(), on(1));
+    world.fate.set(Fate::Works(300_000));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+}
+
+#[tokio::test]
+async fn processes_that_never_start_lead_back_long_before_the_deadline() {
+    let (world, mut object) = (World::new(), on(1));
+    let (before, start) = (world.manifests(), world.seconds());
+    world.fate.set(Fate::NeverStarts);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::NewProcessNotStarted)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec![]));
+    let spent = world.seconds() - start;
+    assert!(spent < 75, "{spent} s");
+}
+
+#[tokio::test]
+async fn a_tracing_file_that_is_emptied_while_the_new_processes_start_leads_back() {
+    let (world, mut object) = (World::new(), on(1));
+    // the third rename in the manifests folder is the first new manifest's
+    *world.rival.borrow_mut() = Some((
+        2,
+        Box::new(|folder: &Path| {
+            let state = folder.parent().unwrap().join("state");
+            let names = fs::read_dir(&state).unwrap().map(|e| e.unwrap().path());
+            names
+                .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("tracing-"))
+                .for_each(|path| fs::write(path, "").unwrap());
+        }),
+    ));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::TracingFileDamaged)));
+}
+
+#[tokio::test]
 async fn a_kubelet_that_does_not_react_leads_back_while_the_old_processes_run_on() {
     let (world, mut object) = (World::new(), on(1));
     let (before, pids) = (world.manifests(), world.pids());
@@ -394,7 +445,7 @@ async fn somebody_elses_change_before_the_write_is_not_overwritten() {
     };
     let before = FILES.map(|file| world.manifest(file));
     // kube-apiserver's manifest is taken away first; etcd's is changed in the moment before that
-    *world.rival.borrow_mut() = Some(Box::new(add));
+    *world.rival.borrow_mut() = Some((0, Box::new(add)));
     live(&world, &mut object).await;
     assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::ManifestChanged)));
     assert_eq!(world.manifest("etcd.yaml"), [before[0].clone(), b"# mine\n".to_vec()].concat());

@@ -95,8 +95,8 @@ pub(crate) struct World {
     pub(crate) kubelet_works: Cell<bool>,
     /// Run right before the effect of that number.
     pub(crate) fault: Cell<Option<(usize, Fault)>>,
-    /// What somebody else does right before the first rename of a manifest.
-    pub(crate) rival: RefCell<Option<Rival>>,
+    /// What somebody else does right before the rename of that number in the manifests folder.
+    pub(crate) rival: RefCell<Option<(usize, Rival)>>,
     pub(crate) effects: Cell<usize>,
     pub(crate) trace: RefCell<Vec<String>>,
     clock: Cell<u64>,
@@ -240,7 +240,9 @@ impl World {
 
     /// Time passes, and the kubelet works.
     pub(crate) fn pass(&self, milliseconds: u64) {
-        FILES.iter().for_each(|file| self.touch(file));
+        for file in FILES {
+            self.touch(file);
+        }
         // nobody writes while time passes
         let manifests = FILES.map(|file| (file, self.read(file)));
         for _ in 0..milliseconds.div_ceil(50) {
@@ -347,11 +349,6 @@ impl World {
         assert!(visible.iter().all(|n| FILES.contains(&n.as_str()) || n == "kube-scheduler.yaml" || n == watchdog::FILE), "{visible:?}");
     }
 
-    /// Whether a manifest is away.
-    pub(crate) fn is_in_the_window(&self) -> bool {
-        FILES.iter().any(|file| self.read(file).is_none())
-    }
-
     fn die(&self, fault: Fault) -> ! {
         if fault == Fault::PowerCut {
             for (path, old) in self.unsynced.borrow_mut().drain(..).rev() {
@@ -456,10 +453,12 @@ impl Host for Node {
     }
 
     fn rename(&self, folder: Folder, from: &str, to: &str) -> Result<(), Error> {
-        if folder == Folder::Manifests
-            && let Some(rival) = self.world.rival.take()
-        {
-            rival(&self.world.path(folder, ""));
+        if folder == Folder::Manifests {
+            match self.world.rival.take() {
+                Some((0, rival)) => rival(&self.world.path(folder, "")),
+                Some((later, rival)) => *self.world.rival.borrow_mut() = Some((later - 1, rival)),
+                None => {}
+            }
         }
         self.effect("rename", folder, to, || {})?;
         self.world.remember(self.world.path(folder, to));
