@@ -14,6 +14,7 @@
 //! ```text
 //! ClusterTracing ─observe→ Observed ─plan→ Plan ─apply→ NodeTracing.spec          the controller, again and again
 //! NodeTracing.spec ─component::change→ preflight ─────→ NodeTracing.status        each agent: nothing is written
+//! NodeTracing.status ─plan::canary→ a pod on each node ─→ its verdict                nothing is written on a node
 //! NodeTracing.spec.grant ─agent::machine→ commit, verify, or go back ─→ status    one agent at a time
 //! ```
 //!
@@ -25,6 +26,7 @@
 //! | add a flag, file or variable of kube-apiserver | one row of the table in [`component::kube_apiserver`] | `tests/manifests/kubeadm/` |
 //! | teach the editor a new shape of manifest | [`manifest`] | a folder in `tests/manifests/editor/` |
 //! | add a gate before a grant, or change which node is next | [`plan::rollout`] | `tests/plans/` |
+//! | change how a change is tried before it is made | [`component::canary`] (what), [`plan::canary`] (when, in which pod) | `tests/canary.rs`, `tests/plans/` |
 //! | add a reason | a variant of [`api::Reason`]; `make generate` writes it to `docs/reasons.md` | the test that provokes it |
 //! | add a field of a resource | [`api::clustertracing`], [`plan::validate`]; `make generate` | `tests/crds.rs` |
 //! | change what a node does with a grant | [`agent::machine`] (decides), `agent::effects` (carries out) | `tests/agent/` |

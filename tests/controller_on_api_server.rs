@@ -12,10 +12,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use api_server::ApiServer;
-use clustertracing::api::{ClusterTracing, NodeTracing};
+use clustertracing::api::{ClusterTracing, NodeTracing, State};
 use clustertracing::controller::{self, Context, turn};
-use clustertracing::plan::collector;
 use clustertracing::plan::validate::Installation;
+use clustertracing::plan::{canary, collector};
 use clustertracing::runtime::lease::Leadership;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
@@ -51,7 +51,9 @@ impl Cluster {
             await_condition(crds, &name, conditions::is_crd_established()).await.unwrap();
         }
         cluster.create(&Api::<Namespace>::all(cluster.client.clone()), json!({ "metadata": { "name": NAMESPACE } })).await;
-        cluster.create(&cluster.api::<ServiceAccount>(), json!({ "metadata": { "name": collector::NAME } })).await;
+        for account in [collector::NAME, "default"] {
+            cluster.create(&cluster.api::<ServiceAccount>(), json!({ "metadata": { "name": account } })).await;
+        }
         for name in NODES {
             cluster.add_node(name).await;
         }
@@ -105,7 +107,8 @@ impl Cluster {
             if pods.get_opt(&name).await.unwrap().is_some() {
                 continue;
             }
-            for old in pods.list(&ListParams::default().fields(&format!("spec.nodeName={node}"))).await.unwrap() {
+            let on_node = ListParams::default().labels(collector::SELECTOR).fields(&format!("spec.nodeName={node}"));
+            for old in pods.list(&on_node).await.unwrap() {
                 pods.delete(&old.name_any(), &DeleteParams::default().grace_period(0)).await.unwrap();
             }
             let mut pod = template.clone();
@@ -114,6 +117,33 @@ impl Cluster {
             self.create(&pods, pod).await;
             let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
             pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+        }
+    }
+
+    /// What kubelets would do: start canary pods, and end those that are removed. Those that they saw are kept by node.
+    async fn start_canaries(&self) {
+        let pods = self.api::<Pod>();
+        for pod in pods.list(&ListParams::default().labels(canary::SELECTOR)).await.unwrap() {
+            let name = pod.name_any();
+            let spec = pod.spec.unwrap();
+            assert!(
+                matches!(spec.service_account_name.as_deref(), None | Some("default"))
+                    && spec.automount_service_account_token == Some(false)
+            );
+            if pod.metadata.deletion_timestamp.is_some() {
+                let ended = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
+                assert!(ended.is_ok() || matches!(&ended, Err(kube::Error::Api(status)) if status.code == 404), "{ended:?}");
+                continue;
+            }
+            let containers = spec.containers.iter().map(|c| {
+                json!({ "name": c.name, "image": c.image, "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } })
+            });
+            let status = json!({ "status": { "phase": "Running", "containerStatuses": containers.collect::<Vec<_>>() } });
+            match pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await {
+                // a controller that runs by itself may have removed it since it was listed
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                started => drop(started.unwrap()),
+            }
         }
     }
 
@@ -140,7 +170,7 @@ impl Cluster {
                 );
             }
             let changes: Vec<_> = ["kube-apiserver", "etcd"].into_iter().filter(|c| found[c] != wanted[c]).collect();
-            let component = |name: &str| json!({ "name": name, "tracing": if found[name].is_null() { "NotConfigured" } else { "Ours" }, "healthy": true });
+            let component = |name: &str| json!({ "name": name, "image": if name == "etcd" { "etcd:3.6.16-0" } else { "kube-apiserver:v1.36.3" }, "tracing": if found[name].is_null() { "NotConfigured" } else { "Ours" }, "healthy": true });
             let mut status = json!({
                 "observedGeneration": object.metadata.generation,
                 "components": [component("kube-apiserver"), component("etcd")],
@@ -176,6 +206,7 @@ impl Cluster {
             });
             assert!(in_flight.count() <= 1, "two nodes in flight");
             self.start_collectors().await;
+            self.start_canaries().await;
             self.agents(carries).await;
             if done(self.resources().get_opt("cluster").await.unwrap().as_ref()) {
                 return;
@@ -197,7 +228,7 @@ impl Cluster {
 }
 
 fn context(client: &Client, term: &str) -> Context {
-    let installation = Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into() };
+    let installation = Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
     Context::new(client.clone(), installation, "controller-0", Leadership::assumed(), term.into())
 }
 
@@ -219,6 +250,10 @@ async fn a_whole_life_on_a_real_api_server() {
     let status = cluster.resource().await.status.unwrap();
     assert_eq!((status.nodes_ready.as_deref(), status.sampling_rate_per_million), (Some("3/3"), Some(10_000)));
     assert!(carries.values().all(|c| c["kube-apiserver"] == json!(10_000) && c["etcd"] == json!(0)), "{carries:?}");
+    for object in cluster.node_tracings().list(&ListParams::default()).await.unwrap() {
+        let verdict = object.annotations().get(canary::ANNOTATION_VERDICT);
+        assert!(verdict.is_some_and(|verdict| !verdict.contains("refused")), "{}: {verdict:?}", object.name_any());
+    }
 
     // Nothing is written where nothing changes.
     cluster.turn().await;
@@ -269,6 +304,8 @@ async fn a_whole_life_on_a_real_api_server() {
     cluster.run_until(&mut carries, |resource| resource.is_none()).await;
     assert!(carries.values().all(|c| c["kube-apiserver"].is_null() && c["etcd"].is_null()), "{carries:?}");
     assert!(cluster.node_tracings().list(&ListParams::default()).await.unwrap().items.is_empty());
+    cluster.start_canaries().await;
+    assert!(cluster.api::<Pod>().list(&ListParams::default().labels(canary::SELECTOR)).await.unwrap().items.is_empty());
     assert!(cluster.api::<DaemonSet>().list(&ListParams::default()).await.unwrap().items.is_empty());
     assert!(cluster.api::<ConfigMap>().list(&ListParams::default().labels(collector::SELECTOR)).await.unwrap().items.is_empty());
 }
@@ -279,7 +316,7 @@ async fn a_whole_life_on_a_real_api_server() {
 async fn the_running_controller_follows_its_watches_and_hands_over() {
     let server = ApiServer::start("1.36.3", "3.6.16").await;
     let cluster = Cluster::new(server.client()).await;
-    let installation = || Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into() };
+    let installation = || Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
     let first = {
         let client = cluster.client.clone();
         tokio::spawn(async move { controller::run(client, installation(), "first").await })
@@ -289,6 +326,7 @@ async fn the_running_controller_follows_its_watches_and_hands_over() {
         let followed = tokio::time::timeout(Duration::from_secs(90), async {
             loop {
                 cluster.start_collectors().await;
+                cluster.start_canaries().await;
                 cluster.agents(&mut carries).await;
                 if done(cluster.resources().get_opt("cluster").await.unwrap().as_ref()) {
                     return;
@@ -312,4 +350,24 @@ async fn the_running_controller_follows_its_watches_and_hands_over() {
     cluster.resources().delete("cluster", &DeleteParams::default()).await.unwrap();
     follow(&|resource| resource.is_none()).await;
     second.abort();
+}
+
+/// A cluster that enforces the strictest of the Pod Security Standards takes the pod as it is.
+#[tokio::test]
+#[ignore = "needs built kube-apiserver and etcd: make test"]
+async fn the_canary_pod_keeps_to_the_restricted_pod_security_standard() {
+    let server = ApiServer::start("1.37.1", "3.7.3").await;
+    let cluster = Cluster::new(server.client()).await;
+    cluster.turn().await;
+    cluster.start_collectors().await;
+    let enforced = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } });
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    namespaces.patch(NAMESPACE, &PatchParams::default(), &Patch::Merge(enforced)).await.unwrap();
+    cluster.agents(&mut BTreeMap::new()).await;
+    cluster.turn().await;
+    let canaries = cluster.api::<Pod>().list(&ListParams::default().labels(canary::SELECTOR)).await.unwrap();
+    assert_eq!(canaries.items.len(), NODES.len());
+    let privileged = json!({ "metadata": { "name": "privileged" }, "spec": { "containers": [{ "name": "x", "image": "x" }] } });
+    let refused = cluster.api::<Pod>().create(&PostParams::default(), &serde_json::from_value(privileged).unwrap()).await;
+    assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403), "the standard is enforced: {refused:?}");
 }

@@ -12,14 +12,15 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clustertracing::api::node_tracing::{OutcomeResult, Verdict};
-use clustertracing::api::{ClusterTracing, ComponentName, Deviation, Drift, DriftCause, Reason, RolloutMode};
+use clustertracing::api::{ClusterTracing, ComponentName, Deviation, Drift, DriftCause, Reason, RolloutMode, State};
 use clustertracing::plan::CollectorPlan;
+use clustertracing::plan::canary::Canary;
 use clustertracing::plan::events::NewEvent;
 use clustertracing::plan::report::{Progress, WaitingOn};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use world::{Turn, World};
+use world::{CanaryEnds, Turn, World};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +74,8 @@ struct MachineStep {
     fails: Option<Option<(OutcomeResult, Reason)>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     unhealthy: Option<Option<ComponentName>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    canary: Option<Option<CanaryEnds>>,
     /// Somebody changes a file; other contents are without our flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
@@ -210,6 +213,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             machine.stuck = m.stuck.unwrap_or(machine.stuck);
             machine.fails = m.fails.unwrap_or(machine.fails);
             machine.unhealthy = m.unhealthy.unwrap_or(machine.unhealthy);
+            machine.canary = m.canary.unwrap_or(machine.canary);
             if let Some(drift) = &m.drift {
                 machine.drift(drift.clone());
             }
@@ -239,6 +243,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             for _ in 0..100 {
                 world.advance(60);
                 world.agents();
+                world.kubelets();
                 assert!(world.turn().unwrap().is_idle(), "something was written where nothing changed");
             }
             out.push_str("100 turns wrote nothing\n");
@@ -256,12 +261,13 @@ fn run(world: &mut World, out: &mut String) {
         if !idle {
             show(turn, world, out);
         }
-        let before = (world.node_tracings.clone(), world.collector.clone());
+        let before = (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone());
         world.start_collectors();
+        world.kubelets();
         world.agents();
         // A wait for a certain time ends; others need somebody.
         let timed = wait.filter(|w| w.as_secs() < 60 || soaks);
-        if idle && before == (world.node_tracings.clone(), world.collector.clone()) {
+        if idle && before == (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone()) {
             let quiet = world.now;
             let Some(wait) = timed else { return };
             world.advance(i64::try_from(wait.as_secs()).unwrap().max(1));
@@ -320,6 +326,12 @@ fn writes(turn: &Turn) -> Vec<String> {
     }
     lines.extend(plan.orphans.iter().map(|(name, _)| format!("remove nodetracing {name}")));
     lines.extend(plan.targets.iter().map(|t| format!("nodetracing {} target {}", t.node, t.target.revision)));
+    lines.extend(plan.canaries.record.iter().map(|(node, record)| {
+        let refused = record.refused.as_ref().map_or_else(|| "passed".to_owned(), |r| format!("refused by {}", r.component));
+        format!("nodetracing {node} canary {} {refused}", record.key)
+    }));
+    lines.extend(plan.canaries.remove.iter().map(|(name, _)| format!("remove pod {name}")));
+    lines.extend(plan.canaries.make.iter().map(|pod| format!("pod {} on {}", pod["metadata"]["name"], pod["spec"]["nodeName"])));
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => lines.push(format!("collector {}", objects.config_map_name)),
@@ -353,6 +365,8 @@ enum Happening {
     Refuses(usize, bool),
     Fails(usize, bool),
     Unhealthy(usize, bool),
+    Canary(usize, Option<CanaryEnds>),
+    Kubelets,
     NotReady(usize, bool),
     Drift(usize),
     Replace(usize),
@@ -376,6 +390,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => Just(Happening::Turn),
         4 => Just(Happening::Agents),
         2 => Just(Happening::StartCollectors),
+        3 => Just(Happening::Kubelets),
         2 => (1..90_i64).prop_map(Happening::Advance),
         1 => (0..4_i32).prop_map(Happening::Rate),
         1 => prop::bool::weighted(0.2).prop_map(Happening::Pause),
@@ -388,6 +403,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => flag().prop_map(|(n, f)| Happening::Fails(n, f)),
         1 => flag().prop_map(|(n, f)| Happening::Unhealthy(n, f)),
         1 => flag().prop_map(|(n, f)| Happening::NotReady(n, f)),
+        1 => (node.clone(), canary_ends()).prop_map(|(n, ends)| Happening::Canary(n, ends)),
         1 => node.clone().prop_map(Happening::Drift),
         1 => node.clone().prop_map(Happening::Replace),
         1 => node.clone().prop_map(Happening::Leave),
@@ -396,6 +412,16 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Delete),
         2 => Just(Happening::FallAsleep),
         2 => Just(Happening::WakeUp),
+    ]
+}
+
+fn canary_ends() -> impl Strategy<Value = Option<CanaryEnds>> {
+    prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(CanaryEnds::Refused)),
+        1 => Just(Some(CanaryEnds::ImageMissing)),
+        1 => Just(Some(CanaryEnds::Never)),
+        1 => Just(Some(CanaryEnds::Evicted)),
     ]
 }
 
@@ -433,6 +459,8 @@ fn happen(world: &mut World, happening: &Happening) {
         Happening::Refuses(n, on) => machine(world, *n, &|m| m.refuses = on.then_some(Reason::Conflict)),
         Happening::Fails(n, on) => machine(world, *n, &|m| m.fails = on.then_some((OutcomeResult::RolledBack, Reason::HealthTimeout))),
         Happening::Unhealthy(n, on) => machine(world, *n, &|m| m.unhealthy = on.then_some(ComponentName::Etcd)),
+        Happening::Canary(n, ends) => machine(world, *n, &|m| m.canary = *ends),
+        Happening::Kubelets => world.kubelets(),
         Happening::NotReady(n, on) => {
             if let Some(node) = world.nodes.get_mut(NODES[*n]) {
                 node.ready = !on;
@@ -467,6 +495,7 @@ fn happen(world: &mut World, happening: &Happening) {
 fn round(world: &mut World) {
     checked_turn(world);
     world.start_collectors();
+    world.kubelets();
     world.agents();
     world.advance(31);
 }
@@ -477,6 +506,10 @@ fn checked_turn(world: &mut World) {
     let Some(turn) = world.turn() else { return };
     assert!(world.in_flight() <= 1, "two nodes in flight");
     let Some(plan) = &turn.plan else { return };
+    let tries = matches!(plan.report.progress, Progress::Waiting(WaitingOn::Canary { .. }));
+    assert!(tries || world.canaries.is_empty() || !plan.targets.is_empty(), "a canary pod is left over");
+    let tried_on: BTreeSet<_> = world.canaries.iter().map(|pod| pod.spec.as_ref().unwrap().node_name.clone()).collect();
+    assert_eq!(tried_on.len(), world.canaries.len(), "two canary pods on a node");
     let Some(grant) = &plan.grant else { return };
     assert_eq!(before.in_flight(), 0, "a grant beside one in flight");
     let generation = before.resource.as_ref().and_then(|r| r.metadata.generation).unwrap_or_default();
@@ -490,6 +523,14 @@ fn checked_turn(world: &mut World) {
         let failed = n.status.last_outcome.as_ref().is_some_and(|o| o.generation == generation && o.result != OutcomeResult::Succeeded);
         assert!(!failed, "a grant after a failure of this generation on {name}");
         assert!(grant.grant.id > n.last_grant(), "a grant's number is larger than every earlier one");
+    }
+    for node in &plan.report.nodes {
+        assert!(matches!(node.canary, Canary::NotNeeded | Canary::Passed), "a grant before {} was tried, or after it refused", node.name);
+    }
+    let target = &before.node_tracings[&grant.node].target.as_ref().unwrap().settings;
+    if target.kube_api_server.state == State::Enabled && target.etcd.state == State::Enabled {
+        let verdict = before.node_tracings[&grant.node].canary.as_ref();
+        assert!(verdict.is_some_and(|verdict| verdict.refused.is_none()), "a grant of {} without a passed canary", grant.node);
     }
     let spec = &before.resource.as_ref().unwrap().spec;
     assert!(!spec.rollout.paused, "a grant while paused");

@@ -51,6 +51,7 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
     let Some(component) = facts.component(name) else {
         return ComponentStatus {
             name,
+            image: None,
             version: None,
             manifest: None,
             manifest_digest: None,
@@ -64,6 +65,8 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
     let started = component.process(&found.argv).map(|p| facts.now.wall_time_of(p.id.started));
     ComponentStatus {
         name,
+        // longer names are no references, and the API server would refuse the whole status
+        image: Some(found.image.clone()).filter(|image| image.len() <= 512),
         version: found.version.clone(),
         manifest: Some(found.file.clone()),
         manifest_digest: facts.manifest(&found.file).map(|m| m.digest.clone()),

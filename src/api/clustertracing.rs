@@ -56,7 +56,7 @@ pub struct ClusterTracingSpec {
 }
 
 /// A switch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::EnumString)]
 pub enum State {
     /// On.
     #[default]

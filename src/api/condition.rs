@@ -61,6 +61,8 @@ pub enum Reason {
     WaitingForPreflight,
     /// No agent reports for a control-plane node.
     WaitingForAgent,
+    /// The new flags and files are tried on each node that would change, in a pod with the node's own images, before anything is written.
+    WaitingForCanary,
     /// The collector is not yet Ready on a node.
     WaitingForCollector,
     /// A control-plane node is not Ready; a second one is not taken down beside it.
@@ -91,6 +93,8 @@ pub enum Reason {
     NoControlPlaneNodes,
     /// The settings are refused by the controller's or the agent's own check. Nothing was written.
     InvalidSettings,
+    /// A component of a node did not start with its new flags, tried in a pod there; the message has its own words. Nothing was written on that node.
+    CanaryRefused,
     /// The change would interrupt the API, and `rollout.singleNodeDowntime` is `Refused`. Nothing was written.
     DowntimeRefused,
     /// The node's files could not be read or written before the change; nothing was changed.

@@ -37,6 +37,8 @@ pub const ANNOTATION_RELEASE: &str = "clustertracing.dev/release-without-restore
 pub const ANNOTATION_ADDED: &str = "clustertracing.dev/added";
 /// Server-side apply's field manager of the controller.
 pub const FIELD_MANAGER_CONTROLLER: &str = "clustertracing-controller";
+/// Field manager of the canaries' verdicts.
+pub const FIELD_MANAGER_CANARY: &str = "clustertracing-canary";
 /// Server-side apply's field manager of the agents.
 pub const FIELD_MANAGER_AGENT: &str = "clustertracing-agent";
 /// The label by which control-plane nodes are found (kubeadm sets it since 1.20).

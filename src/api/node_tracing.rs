@@ -204,6 +204,10 @@ pub enum Step {
 pub struct ComponentStatus {
     /// Which component.
     pub name: ComponentName,
+    /// The image in the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image: Option<String>,
     /// Version, from the image in the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

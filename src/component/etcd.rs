@@ -68,6 +68,9 @@ pub(super) static FAULTS: &[Fault] = &[
 /// exporter's default, when the collector is dead. Earlier versions do not wait.
 pub(super) static ENV: &[(&str, &str)] = &[("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")];
 
+/// The least that a start takes besides the flags of a change: a folder of its own. Its addresses are on the loopback by default.
+pub(super) static ALONE: &[(&str, &str)] = &[("data-dir", "/tmp/etcd")];
+
 /// Tracing flags that are set, on the command line or as variables.
 pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
     let flags = manifest.flag_names().into_iter().filter(|name| name.contains(MARK)).map(|name| format!("--{name}"));

@@ -85,6 +85,19 @@ pub(super) static ENV: &[(&str, &str)] = &[
     ("OTEL_BSP_MAX_QUEUE_SIZE", "512"),
 ];
 
+/// The least that a start takes besides the flags of a change, far from the cluster: an etcd where nothing listens, and a service-account
+/// key, which is the one that the server makes for its own certificate. It serves nothing before it has found its etcd.
+pub(super) static ALONE: &[(&str, &str)] = &[
+    ("etcd-servers", "http://127.0.0.1:1"),
+    ("bind-address", "127.0.0.1"),
+    // for documentation only (RFC 5737); without it the server asks for a route to the world
+    ("advertise-address", "192.0.2.1"),
+    ("cert-dir", "/tmp/kube-apiserver"),
+    ("service-account-issuer", "https://canary.invalid"),
+    ("service-account-signing-key-file", "/tmp/kube-apiserver/apiserver.key"),
+    ("service-account-key-file", "/tmp/kube-apiserver/apiserver.crt"),
+];
+
 /// Tracing flags that are set.
 pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
     if spellings(manifest, TRACING_FILE).is_empty() { Vec::new() } else { vec![format!("--{TRACING_FILE}")] }

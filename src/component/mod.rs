@@ -8,6 +8,7 @@
 //!
 //! and [`reference()`] writes both tables for people, as docs/versions.md.
 
+pub mod canary;
 pub mod etcd;
 mod folder;
 pub mod kube_apiserver;
@@ -16,7 +17,7 @@ mod reference;
 mod settings;
 mod version;
 
-use crate::api::node_tracing::{ComponentSettings, NodeSettings, TracingFound};
+use crate::api::node_tracing::{NodeSettings, TracingFound};
 use crate::api::{ComponentName, Reason, SINGLETON, State};
 use crate::manifest::{self, Edit, Probe};
 
@@ -164,14 +165,18 @@ struct Fault {
 }
 
 impl Request<'_> {
-    fn changes(&self, files: &[ManifestFile]) -> Result<Vec<Change>, Placed> {
+    fn check_settings(&self) -> Result<(), Placed> {
         settings::check(self.settings, self.node_name).map_err(|(component, cause)| {
             let remedy = format!("correct it: kubectl edit clustertracing {SINGLETON}");
             Obstacle { reason: Reason::InvalidSettings, cause, remedy }.at(component, "")
-        })?;
+        })
+    }
+
+    fn changes(&self, files: &[ManifestFile]) -> Result<Vec<Change>, Placed> {
+        self.check_settings()?;
         let located = folder::locate(files)?;
         let is_missing = |component| {
-            self.settings_of(component).state == State::Enabled && !located.iter().any(|located| located.component == component)
+            self.settings.of(component).state == State::Enabled && !located.iter().any(|located| located.component == component)
         };
         if is_missing(ComponentName::KubeApiserver) {
             let obstacle = folder::not_found(files, ComponentName::KubeApiserver);
@@ -187,15 +192,11 @@ impl Request<'_> {
         Ok(changes)
     }
 
-    fn settings_of(&self, component: ComponentName) -> &ComponentSettings {
-        self.settings.of(component)
-    }
-
     /// From what it is, over what it was without us, to what it should be: so every change of settings is the same step, and the way
     /// back does not depend on the way here.
     fn change(&self, located: &Located) -> Result<Change, Obstacle> {
         let component = located.component;
-        let of = self.settings_of(component);
+        let of = self.settings.of(component);
         let (after, needs, warnings) = match of.state {
             State::Disabled => (located.original.clone(), Vec::new(), Vec::new()),
             State::Enabled => {

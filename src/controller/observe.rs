@@ -9,8 +9,8 @@ use kube::{Api, ResourceExt};
 
 use super::{Context, Error};
 use crate::api::{self, ClusterTracing, NodeTracing};
-use crate::plan::collector;
 use crate::plan::observed::{Observed, ObservedCollector};
+use crate::plan::{canary, collector};
 
 /// What was read.
 #[derive(Clone, Debug)]
@@ -35,11 +35,13 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     let daemon_set = ctx.in_namespace::<DaemonSet>().get_opt(collector::NAME).await.map_err(read("the collector's daemonset"))?;
     let config_maps = ctx.in_namespace::<ConfigMap>().list(&ours).await.map_err(read("the collector's configmaps"))?.items;
     let pods = ctx.in_namespace::<Pod>().list(&ours).await.map_err(read("the collector's pods"))?.items;
+    let canaries = ListParams::default().labels(canary::SELECTOR);
+    let canaries = ctx.in_namespace::<Pod>().list(&canaries).await.map_err(read("the canary pods"))?.items;
     // Last, so that it is newest: whether a grant may be given is read here.
     let node_tracings = ctx.node_tracings().list(&ListParams::default()).await.map_err(read("nodetracings"))?.items;
 
     let collector = ObservedCollector::new(daemon_set, &config_maps, &pods);
-    let observed = Observed::new(&ctx.term, &nodes, &node_tracings, collector, resource.status.clone().unwrap_or_default());
+    let observed = Observed::new(&ctx.term, &nodes, &node_tracings, collector, &canaries, resource.status.clone().unwrap_or_default());
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();
     Ok(Some(Observation { resource, observed, node_tracings }))
 }

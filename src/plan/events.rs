@@ -50,6 +50,19 @@ pub fn before_apply(plan: &Plan) -> Vec<NewEvent> {
     grant.into_iter().chain(finish).collect()
 }
 
+/// The API server did not take a node's canary pod.
+pub fn canary_not_made(node: &str, cause: &impl std::fmt::Display) -> NewEvent {
+    NewEvent {
+        warning: true,
+        reason: Reason::WaitingForCanary,
+        action: "Try",
+        note: format!(
+            "node {node}: the pod that tries the new flags cannot be made: {cause}; allow it, or do without: start the controller with --canary=Disabled"
+        ),
+        node: Some(node.to_owned()),
+    }
+}
+
 /// Events that tell of what changed from `old` to `new`. `node` is the one that the new status is about, if it is about one.
 pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Vec<NewEvent> {
     let mut events = nodes_changed(old, new);

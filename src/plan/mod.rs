@@ -6,6 +6,7 @@
 //!
 //! Pure: no client, no clock, no environment. Called by the controller, and by tests turn by turn.
 
+pub mod canary;
 pub mod collector;
 pub mod events;
 pub mod observed;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Grant, RolloutMode, Target};
+use canary::CanaryPlan;
 use collector::CollectorObjects;
 use observed::{Observed, ObservedNode};
 use report::{Done, NodeReport, Progress, Report, Stand, WaitingOn};
@@ -44,6 +46,8 @@ pub struct Plan {
     pub targets: Vec<TargetPlan>,
     /// The collector's objects.
     pub collector: CollectorPlan,
+    /// Canary pods, and their verdicts.
+    pub canaries: CanaryPlan,
     /// The one grant.
     pub grant: Option<GrantPlan>,
     /// The resource is being deleted and nothing is left to wait for: remove the collector, every `NodeTracing`, and the finalizer.
@@ -98,6 +102,7 @@ impl Plan {
             && self.orphans.is_empty()
             && self.targets.is_empty()
             && self.collector == CollectorPlan::Keep
+            && self.canaries.is_idle()
             && self.grant.is_none()
             && !self.finish
     }
@@ -109,8 +114,10 @@ impl Plan {
 /// - At most one grant, and none while any node has one without an outcome, or after one of this generation that did not succeed.
 /// - No grant before every `NodeTracing` carries this term's name, so that an earlier leader can give none beside it.
 /// - No grant before every agent has checked its target, and none while any of them refuses.
+/// - No grant before what it starts has been tried on the node, and on every other one that is to change, and none while one of them refuses.
+/// - No canary pod is left where none is waited for.
 /// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node.
-/// - Applied to its own effect, a plan of the same time is idle.
+/// - Applied to its own effect, a plan of the same time is idle, or the next step of the same rollout.
 pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let nodes: Vec<_> = o.nodes.iter().map(|(name, node)| node_report(v, o, name, node, now)).collect();
     let wanted = v.wanted_collector().map(|c| collector::render(v, c));
@@ -123,6 +130,7 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
     let targets = if finish { Vec::new() } else { targets(v, o) };
     // The fence of this term comes before its first grant.
+    let canaries = if targets.is_empty() { canary::plan(v, o, &nodes, &progress, now) } else { CanaryPlan::default() };
     let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
     let collector = collector_plan(v, o, &nodes, wanted, &without_collector);
     Plan {
@@ -131,6 +139,7 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
         targets,
         collector: if finish { CollectorPlan::Keep } else { collector },
         next_check: next_check(&progress, now),
+        canaries,
         grant,
         finish,
         report: Report { progress, nodes, without_collector },
@@ -145,12 +154,10 @@ fn node_report(v: &Validated, o: &Observed, name: &str, node: &ObservedNode, now
     let selected = is_selected(v, node);
     // What was reported of a node that has gone says nothing of the one that has its name now.
     let node_tracing = o.node_tracings.get(name).filter(|n| n.node_uid == node.uid);
-    NodeReport {
-        name: name.to_owned(),
-        selected,
-        stand: rollout::stand(node_tracing, &v.target(selected), v.generation, now),
-        drift: node_tracing.map(|n| n.status.drift.clone()).unwrap_or_default(),
-    }
+    let stand = rollout::stand(node_tracing, &v.target(selected), v.generation, now);
+    let canary = canary::stand(v, node_tracing, &o.canaries, name, selected, &stand, now);
+    let drift = node_tracing.map(|n| n.status.drift.clone()).unwrap_or_default();
+    NodeReport { name: name.to_owned(), selected, stand, canary, drift }
 }
 
 fn orphans(o: &Observed) -> Vec<(String, String)> {
@@ -220,6 +227,7 @@ fn next_check(progress: &Progress, now: Timestamp) -> Duration {
             WaitingOn::Grant { .. }
             | WaitingOn::Node { .. }
             | WaitingOn::Preflight { .. }
+            | WaitingOn::Canary { .. }
             | WaitingOn::Collector { .. }
             | WaitingOn::Processes { .. },
         ) => SOON,

@@ -10,6 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::canary::observed::ObservedCanary;
+use super::canary::{ANNOTATION_VERDICT, Record};
 use super::collector;
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ClusterTracingStatus, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
@@ -30,6 +32,8 @@ pub struct Observed {
     pub node_tracings: BTreeMap<String, ObservedNodeTracing>,
     /// The collector's objects.
     pub collector: ObservedCollector,
+    /// Canary pods.
+    pub canaries: Vec<ObservedCanary>,
     /// The status that stands in the resource: times of transitions are kept from it.
     pub status: ClusterTracingStatus,
     /// The term of leadership in which this was read.
@@ -68,6 +72,8 @@ pub struct ObservedNodeTracing {
     pub targeted: Option<Timestamp>,
     /// When the grant was given, by the API server's clock.
     pub granted: Option<Timestamp>,
+    /// [`ANNOTATION_VERDICT`]: what came of the last canary.
+    pub canary: Option<Record>,
     /// What the agent reports.
     pub status: NodeTracingStatus,
 }
@@ -90,6 +96,7 @@ impl Observed {
         nodes: &[Node],
         node_tracings: &[NodeTracing],
         collector: ObservedCollector,
+        canaries: &[Pod],
         status: ClusterTracingStatus,
     ) -> Self {
         Self {
@@ -97,6 +104,7 @@ impl Observed {
             nodes: nodes.iter().map(|n| (n.name_any(), n.into())).collect(),
             node_tracings: node_tracings.iter().map(|n| (n.name_any(), n.into())).collect(),
             collector,
+            canaries: canaries.iter().map(ObservedCanary::from).collect(),
             status,
         }
     }
@@ -125,6 +133,8 @@ impl From<&NodeTracing> for ObservedNodeTracing {
             grant: object.spec.grant.clone(),
             targeted: written_by_controller(&object.metadata, "Apply"),
             granted: written_by_controller(&object.metadata, "Update"),
+            // What cannot be read is tried again.
+            canary: object.annotations().get(ANNOTATION_VERDICT).and_then(|text| serde_json::from_str(text).ok()),
             status: object.status.clone().unwrap_or_default(),
         }
     }

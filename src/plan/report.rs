@@ -6,6 +6,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::canary::{Canary, Refused};
 use super::validate::{Goal, Invalid, Validated};
 use crate::api::node_tracing::OutcomeResult;
 use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
@@ -57,6 +58,13 @@ pub enum WaitingOn {
     Agent {
         /// Its node.
         node: String,
+    },
+    /// What pending nodes would be given is tried there, in pods.
+    Canary {
+        /// Nodes without a verdict.
+        nodes: Vec<String>,
+        /// The first that cannot be tried: the node, and why, in its pod's words.
+        held: Option<(String, String)>,
     },
     /// The collector comes first.
     Collector {
@@ -125,6 +133,13 @@ pub enum Stalled {
         /// The agent's words.
         message: String,
     },
+    /// What a node would be given did not start there. Nothing was written on it.
+    CanaryRefused {
+        /// The node.
+        node: String,
+        /// Whose flags, and in its words why.
+        refused: Refused,
+    },
     /// A node's change of this generation did not succeed.
     Failed {
         /// The node.
@@ -150,6 +165,8 @@ pub enum Stalled {
         changes: Vec<(String, Vec<ComponentName>)>,
         /// Whether the collector would be made or changed.
         collector: bool,
+        /// Whether what the nodes would be given was tried on them, and started.
+        tried: bool,
     },
 }
 
@@ -162,6 +179,8 @@ pub struct NodeReport {
     pub selected: bool,
     /// Where it stands.
     pub stand: Stand,
+    /// What is known of trying there what it would be given.
+    pub canary: Canary,
     /// What of its files is not as its agent left it.
     pub drift: Vec<Drift>,
 }
@@ -229,6 +248,7 @@ impl WaitingOn {
         match self {
             Self::Preflight { .. } => Reason::WaitingForPreflight,
             Self::Agent { .. } => Reason::WaitingForAgent,
+            Self::Canary { .. } => Reason::WaitingForCanary,
             Self::Collector { .. } => Reason::WaitingForCollector,
             Self::Node { .. } | Self::Processes { .. } => Reason::WaitingForNode,
             Self::NodeNotReady { .. } => Reason::NodeNotReady,
@@ -250,8 +270,9 @@ impl WaitingOn {
             | Self::ComponentUnhealthy { node, .. }
             | Self::Soak { node, .. }
             | Self::Paused { next: node }
-            | Self::Grant { node } => Some(node),
-            Self::Preflight { .. } | Self::Collector { .. } => None,
+            | Self::Grant { node }
+            | Self::Canary { held: Some((node, _)), .. } => Some(node),
+            Self::Canary { held: None, .. } | Self::Preflight { .. } | Self::Collector { .. } => None,
         }
     }
 
@@ -263,6 +284,15 @@ impl WaitingOn {
                 "node {node}: no agent answers; see its pod: kubectl -n {namespace} get pods \
                  -l app.kubernetes.io/component=agent --field-selector spec.nodeName={node}{}",
                 let_go(v)
+            ),
+            Self::Canary { nodes, held: None } => format!(
+                "the new flags are tried in a pod on {}, before anything is written; see: kubectl -n {namespace} get pods \
+                 -l app.kubernetes.io/component=canary",
+                nodes.join(", ")
+            ),
+            Self::Canary { held: Some((node, words)), .. } => format!(
+                "node {node}: the pod that tries the new flags gives no verdict: {words}; nothing is written before it does; see: \
+                 kubectl -n {namespace} describe pods -l app.kubernetes.io/component=canary"
             ),
             Self::Collector { nodes } => format!(
                 "the collector is not Ready on {}; no node is changed before it is; see its pods: \
@@ -304,6 +334,7 @@ impl Stalled {
             Self::Invalid(_) => Reason::InvalidSettings,
             Self::NoNodes { .. } => Reason::NoControlPlaneNodes,
             Self::Refused { reason, .. } | Self::Failed { reason, .. } => *reason,
+            Self::CanaryRefused { .. } => Reason::CanaryRefused,
             Self::Downtime { .. } => Reason::DowntimeRefused,
             Self::Preview { .. } => Reason::Preview,
         }
@@ -312,7 +343,7 @@ impl Stalled {
     /// The node that it is about, if it is about one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Refused { node, .. } | Self::Failed { node, .. } => Some(node),
+            Self::Refused { node, .. } | Self::CanaryRefused { node, .. } | Self::Failed { node, .. } => Some(node),
             Self::Invalid(_) | Self::NoNodes { .. } | Self::Downtime { .. } | Self::Preview { .. } => None,
         }
     }
@@ -329,6 +360,13 @@ impl Stalled {
             }
             Self::Refused { node, message, .. } => {
                 format!("node {node}: {message}; nothing was written on any node; see: kubectl describe nodetracing {node}{}", let_go(v))
+            }
+            Self::CanaryRefused { node, refused } => {
+                let Refused { component, words } = refused;
+                format!(
+                    "node {node}: {component} did not start with its new flags in a pod there: {words}; nothing was written on the node, \
+                     and no other is changed; see: kubectl describe nodetracing {node}; any edit of the spec tries again"
+                )
             }
             Self::Failed { node, result, message, .. } => {
                 let (ended, next) = match result {
@@ -352,13 +390,14 @@ impl Stalled {
                 if *nodes == 1 { "" } else { "s" },
                 let_go(v)
             ),
-            Self::Preview { changes, collector } => {
+            Self::Preview { changes, collector, tried } => {
                 let nodes = changes.iter().map(|(node, components)| {
                     let components: Vec<_> = components.iter().map(|c| c.as_str()).collect();
                     format!("{node} ({})", components.join(", "))
                 });
                 let all: Vec<_> = collector.then(|| "the collector".to_owned()).into_iter().chain(nodes).collect();
-                format!("nothing was written; would change: {}; to make it so, set rollout.mode to Automatic", all.join("; "))
+                let tried = if *tried { "the new flags start on every node that would get them; " } else { "" };
+                format!("nothing was written; {tried}would change: {}; to make it so, set rollout.mode to Automatic", all.join("; "))
             }
         }
     }

@@ -1,12 +1,14 @@
 //! Which node is changed next, and whether it may be changed now.
 //!
-//! A rollout has two phases. First every agent checks the target: one refusal anywhere, and no node is granted, so that no byte is
-//! written on any of them. Then nodes are granted one at a time: in the order of `order`, each only when every gate of `GATES` is open.
+//! A rollout has three phases. First every agent checks the target: one refusal anywhere, and no node is granted, so that no byte is
+//! written on any of them. Then what each node would be given is tried there in a pod ([`super::canary`]), with the same consequence.
+//! Then nodes are granted one at a time: in the order of `order`, each only when every gate of `GATES` is open.
 //!
 //! A new rule about *when* is one more gate; a new rule about *which node* is one more key of `order`.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::canary::Canary;
 use super::observed::{Observed, ObservedNodeTracing};
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
@@ -153,13 +155,16 @@ fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
     let rollout = &s.validated.rollout;
     // Deleting the resource is an order to write, whatever the mode was; a pause still holds it.
     if rollout.mode == RolloutMode::Preview && s.validated.goal == Goal::Trace {
-        return preview(s);
+        return canaries(s).unwrap_or_else(|| preview(s));
     }
     if rollout.single_node_downtime == SingleNodeDowntime::Refused && restarts(s, &candidate.name) && interrupts_the_api(s) {
         return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len() });
     }
     if rollout.paused {
         return Progress::Waiting(WaitingOn::Paused { next: candidate.name.clone() });
+    }
+    if let Some(progress) = canaries(s) {
+        return progress;
     }
     let closed = GATES.iter().find_map(|gate| gate(s, candidate));
     Progress::Waiting(closed.unwrap_or_else(|| WaitingOn::Grant { node: candidate.name.clone() }))
@@ -188,12 +193,34 @@ fn settled(s: &Situation<'_>) -> Progress {
     })
 }
 
+/// What canaries have to say: one that refused stops everything, one without a verdict is waited for.
+fn canaries(s: &Situation<'_>) -> Option<Progress> {
+    let refused = s.nodes.iter().find_map(|n| match &n.canary {
+        Canary::Refused(refused) => Some(Stalled::CanaryRefused { node: n.name.clone(), refused: refused.clone() }),
+        _ => None,
+    });
+    if let Some(refused) = refused {
+        return Some(Progress::Stalled(refused));
+    }
+    let held = s.nodes.iter().find_map(|n| match &n.canary {
+        Canary::Held { words, .. } => Some((n.name.clone(), words.clone())),
+        _ => None,
+    });
+    let undecided = s.nodes.iter().filter(|n| matches!(n.canary, Canary::Trying(_) | Canary::Held { .. }));
+    let nodes: Vec<_> = undecided.map(|n| n.name.clone()).collect();
+    (!nodes.is_empty()).then_some(Progress::Waiting(WaitingOn::Canary { nodes, held }))
+}
+
 fn preview(s: &Situation<'_>) -> Progress {
     let changes = s.nodes.iter().filter_map(|n| match &n.stand {
         Stand::Pending { changes } => Some((n.name.clone(), changes.clone())),
         _ => None,
     });
-    Progress::Stalled(Stalled::Preview { changes: changes.collect(), collector: !s.without_collector.is_empty() })
+    Progress::Stalled(Stalled::Preview {
+        changes: changes.collect(),
+        collector: !s.without_collector.is_empty(),
+        tried: s.nodes.iter().any(|n| n.canary == Canary::Passed),
+    })
 }
 
 /// Whether the change of a node restarts anything: one that puts a file's mode right does not.

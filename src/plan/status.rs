@@ -5,6 +5,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::Plan;
+use super::canary::{Canary, Refused};
 use super::observed::Observed;
 use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
 use super::validate::{Goal, Invalid, Receiver, Validated};
@@ -180,6 +181,9 @@ fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
 }
 
 fn node_state(node: &NodeReport) -> (NodeState, String) {
+    if let Canary::Refused(Refused { component, words }) = &node.canary {
+        return (NodeState::Refused, format!("{}: {component}: {words}", Reason::CanaryRefused));
+    }
     match &node.stand {
         Stand::UpToDate => (NodeState::UpToDate, String::new()),
         Stand::Unanswered { silent: true } => (NodeState::Unknown, "no agent answers".to_owned()),

@@ -14,9 +14,11 @@ use clustertracing::plan::observed::{Observed, ObservedCollector, ObservedNode, 
 use clustertracing::plan::status::{invalid_status, status};
 use clustertracing::plan::validate::{Installation, validate};
 use clustertracing::plan::{CollectorPlan, GrantPlan, Plan, plan};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use kube::ResourceExt;
+use serde_json::{Value, json};
 
 /// What is really on a node, and how its agent behaves.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,21 @@ pub(crate) struct Machine {
     pub(crate) drift: Vec<Drift>,
     /// A component that does not answer its probes.
     pub(crate) unhealthy: Option<ComponentName>,
+    /// How its canary pods end, if not well.
+    pub(crate) canary: Option<CanaryEnds>,
+}
+
+/// How a canary pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum CanaryEnds {
+    /// kube-apiserver says no.
+    Refused,
+    /// The image is not on the node.
+    ImageMissing,
+    /// It does not start.
+    Never,
+    /// It is evicted.
+    Evicted,
 }
 
 #[derive(Clone)]
@@ -46,6 +63,8 @@ pub(crate) struct World {
     pub(crate) machines: BTreeMap<String, Machine>,
     pub(crate) node_tracings: BTreeMap<String, ObservedNodeTracing>,
     pub(crate) collector: ObservedCollector,
+    /// Canary pods.
+    pub(crate) canaries: Vec<Pod>,
     /// Collectors start when they are asked to.
     pub(crate) collectors_start: bool,
     pub(crate) now: Timestamp,
@@ -95,6 +114,7 @@ impl World {
             machines: BTreeMap::new(),
             node_tracings: BTreeMap::new(),
             collector: ObservedCollector::default(),
+            canaries: Vec::new(),
             collectors_start: true,
             term: 1,
             asleep: None,
@@ -158,6 +178,7 @@ impl World {
             nodes: self.nodes.clone(),
             node_tracings: self.node_tracings.clone(),
             collector: self.collector.clone(),
+            canaries: self.canaries.iter().map(Into::into).collect(),
             term: format!("term-{}", self.term),
             status: self.resource.as_ref().and_then(|r| r.status.clone()).unwrap_or_default(),
         }
@@ -168,7 +189,8 @@ impl World {
         let resource = self.resource.clone()?;
         let old = resource.status.clone().unwrap_or_default();
         let observed = self.observed();
-        let installation = Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into() };
+        let installation =
+            Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
         let (plan, new, mut told) = match validate(&resource, &installation) {
             Ok(validated) => {
                 let plan = plan(&validated, &observed, self.now);
@@ -240,6 +262,22 @@ impl World {
             }
             n.targeted = Some(self.now);
         }
+        for (node, record) in &plan.canaries.record {
+            self.node_tracings.get_mut(node).expect("a verdict is recorded where it belongs").canary = Some(record.clone());
+        }
+        for (name, uid) in &plan.canaries.remove {
+            let left = self.canaries.len();
+            self.canaries.retain(|pod| pod.name_any() != *name || pod.uid().as_ref() != Some(uid));
+            assert_eq!(self.canaries.len() + 1, left, "a pod that is removed is what was observed");
+        }
+        for pod in &plan.canaries.make {
+            self.uids += 1;
+            let mut pod: Pod = serde_json::from_value(pod.clone()).expect("a Pod");
+            pod.metadata.uid = Some(format!("pod-{}", self.uids));
+            pod.metadata.creation_timestamp = Some(Time(self.now));
+            assert!(self.canaries.iter().all(|other| other.name_any() != pod.name_any()), "made twice");
+            self.canaries.push(pod);
+        }
         match &plan.collector {
             CollectorPlan::Keep => {}
             CollectorPlan::Apply(objects) => {
@@ -260,6 +298,7 @@ impl World {
             self.collector = ObservedCollector::default();
             self.node_tracings.clear();
             self.resource = None;
+            assert!(self.canaries.is_empty(), "a canary pod outlives the resource");
         }
     }
 
@@ -273,6 +312,15 @@ impl World {
         let annotations = daemon_set.metadata.annotations.clone().unwrap_or_default();
         let revision = annotations.get(clustertracing::plan::collector::ANNOTATION_REVISION).cloned().unwrap_or_default();
         self.collector.ready = self.nodes.keys().map(|n| (n.clone(), revision.clone())).collect();
+    }
+
+    /// Kubelets start canary pods, and tell what comes of them.
+    pub(crate) fn kubelets(&mut self) {
+        for pod in &mut self.canaries {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+            let ends = self.machines.get(node).and_then(|machine| machine.canary);
+            pod.status = Some(serde_json::from_value(canary_status(pod, ends)).expect("a PodStatus"));
+        }
     }
 
     /// Every agent that runs reports, and carries out its grant.
@@ -332,6 +380,29 @@ impl World {
     }
 }
 
+fn canary_status(pod: &Pod, ends: Option<CanaryEnds>) -> Value {
+    let container = |ready: bool, state: Value| {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let status = containers
+            .map(|c| json!({ "name": c.name, "image": c.image, "imageID": "", "ready": ready, "restartCount": 0, "state": state }));
+        status.collect::<Vec<_>>()
+    };
+    match ends {
+        None => json!({ "phase": "Running", "containerStatuses": container(true, json!({ "running": {} })) }),
+        Some(CanaryEnds::Refused) => {
+            let message = "E1121 15:16:22.185895 1 run.go:72] \"command failed\" err=\"unknown field \\\"x\\\"\"";
+            json!({ "phase": "Failed", "containerStatuses": container(false, json!({ "terminated": { "exitCode": 1, "message": message } })) })
+        }
+        Some(CanaryEnds::ImageMissing) => {
+            json!({ "phase": "Pending", "containerStatuses": container(false, json!({ "waiting": { "reason": "ErrImageNeverPull" } })) })
+        }
+        Some(CanaryEnds::Never) => {
+            json!({ "phase": "Pending", "containerStatuses": container(false, json!({ "waiting": { "reason": "ContainerCreating" } })) })
+        }
+        Some(CanaryEnds::Evicted) => json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory." }),
+    }
+}
+
 /// What a node carries with these settings.
 fn carried(settings: &NodeSettings) -> Option<NodeSettings> {
     let on = settings.kube_api_server.state == State::Enabled || settings.etcd.state == State::Enabled;
@@ -364,6 +435,7 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
         .into_iter()
         .map(|name| ComponentStatus {
             name,
+            image: Some(if name == ComponentName::Etcd { "etcd:3.6.16-0" } else { "kube-apiserver:v1.36.3" }.into()),
             version: Some(if name == ComponentName::Etcd { "3.6.16" } else { "1.36.3" }.into()),
             manifest: Some(format!("{name}.yaml")),
             manifest_digest: None,
