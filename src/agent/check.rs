@@ -4,9 +4,11 @@ use super::applied::Applied;
 use super::drift::{self, Mend};
 use super::facts::{ComponentFacts, Facts, Trouble};
 use super::machine::{Flight, Held, Phase, Swap, Version, outcome};
+use super::watchdog::Guard;
 use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, Verdict};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::{Change, STATE_DIR, change};
+use crate::host::Now;
 
 /// What the check of a target found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +150,18 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
     }
 }
 
+/// The same, with a watchdog for the change; one that cannot have one does not start.
+pub fn guarded(decision: Decision, guard: &Guard, now: &Now) -> Decision {
+    let Decision::Fly(mut flight) = decision else { return decision };
+    match guard.watchdog(flight.grant.id, now) {
+        Ok(watchdog) => {
+            flight.watchdog = watchdog;
+            Decision::Fly(flight)
+        }
+        Err(trouble) => Decision::End(outcome(&flight.grant, OutcomeResult::Refused, Some(trouble.reason), trouble.message, 0, now)),
+    }
+}
+
 /// Whether a grant that was valid when it was acted on still stands, now that the object was read again.
 pub fn stands(acted_on: &Grant, target: &Target, object: &NodeTracing, node_uid: &str) -> Result<(), String> {
     let grant = valid_grant(object, node_uid, None)?;
@@ -182,6 +196,7 @@ fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
         needs: needed(change)?,
         probes,
         held: Held::BEFORE,
+        answered: false,
     })
 }
 

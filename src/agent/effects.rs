@@ -68,6 +68,7 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
             take_away(host, &flight.swaps[*index], *side).map_or_else(failed, |moved| Event::TakenAway(*index, moved))
         }
         Effect::Put(index, side) => put(host, &flight.swaps[*index], *side).map_or_else(failed, |moved| Event::Put(*index, moved)),
+        Effect::Kill(process) => host.kill(*process).map_or_else(failed, |()| Event::Killed),
         Effect::Look { at, probe, pods } => {
             host.sleep_until(*at).await;
             look(host, flight, *probe, *pods).await.map_or_else(failed, Event::Looked)
@@ -214,8 +215,7 @@ fn manifest(swap: &Swap, side: Side) -> File {
 async fn look<H: Host>(host: &H, flight: &Flight, probe: bool, pods: Option<Side>) -> Result<View, host::Error> {
     let seen = join_all(flight.swaps.iter().map(|swap| look_at(host, swap, probe, pods))).await;
     let components = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
-    // asked for only where it makes a difference
-    let kubelet = components.iter().all(|seen| !seen.processes.is_empty()) || !host.processes(KUBELET)?.is_empty();
+    let kubelet = if probe { host.processes(KUBELET)?.last().map(|process| process.id) } else { None };
     Ok(View { components, kubelet })
 }
 

@@ -44,6 +44,7 @@ use self::effects::{back_up, drive, resume};
 use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
+use self::watchdog::{Guard, Template};
 use crate::api::node_tracing::{NodeTracingStatus, Outcome, OutcomeResult, Preflight, Step};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::Change;
@@ -55,12 +56,21 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a manifest that somebody changed must have been left alone before the change is healed.
 pub const QUIET_FOR: Duration = Duration::from_mins(2);
 
-/// How the agent is started: what every subcommand of its program needs.
+/// How long to wait before the lock is tried again, or the journal looked at again.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// How the agent's program is started.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Name of this node.
+    /// Name of this node. The agent needs it, the subcommands do not.
     #[arg(long, env = "NODE_NAME")]
-    pub node_name: String,
+    pub node_name: Option<String>,
+    /// The image that the agent runs from: its watchdog runs from it too.
+    #[arg(long, env = "AGENT_IMAGE")]
+    pub image: Option<String>,
+    /// For tests: changes are made without a watchdog, so that nobody goes on with one when the agent cannot.
+    #[arg(long, env = "WITHOUT_WATCHDOG")]
+    pub without_watchdog: bool,
     /// The kubelet's static-pod folder.
     #[arg(long, env = "MANIFESTS_DIR", default_value = "/etc/kubernetes/manifests")]
     pub manifests_dir: PathBuf,
@@ -76,12 +86,46 @@ pub struct Config {
     pub quiet_seconds: u64,
 }
 
+impl Config {
+    fn guard(&self) -> Guard {
+        match &self.image {
+            _ if self.without_watchdog => Guard::None,
+            None => Guard::Unknown,
+            Some(image) => Guard::Pod(Template {
+                image: image.clone(),
+                manifests_dir: self.manifests_dir.display().to_string(),
+                state_dir: self.state_dir.display().to_string(),
+            }),
+        }
+    }
+
+    /// Opens the node, as soon as no other process of ours works on it.
+    async fn open(&self) -> Result<Local, Error> {
+        let mut told = false;
+        loop {
+            match Local::open(&self.manifests_dir, &self.state_dir, &self.proc) {
+                Err(error @ host::Error::Locked { .. }) => {
+                    if !told {
+                        tracing::info!("waiting: {}", chain(&error));
+                    }
+                    told = true;
+                    sleep(TRY_AGAIN).await;
+                }
+                opened => return opened.map_err(Error::Host),
+            }
+        }
+    }
+}
+
 /// Why the agent ended. The kubelet starts it again, and it goes on from the journal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The node cannot be worked on.
     #[error("work on node")]
     Host(#[source] host::Error),
+    /// Nobody said which node this is.
+    #[error("the node has no name: --node-name, or NODE_NAME")]
+    NodeName,
     /// It runs outside a cluster.
     #[error("find the API server's address and credentials")]
     Configuration(#[source] Box<kube::config::InClusterError>),
@@ -92,18 +136,29 @@ pub enum Error {
 
 /// Runs the agent, for ever. What a crash left is finished first, without the API server.
 pub async fn run(config: Config) -> Result<Infallible, Error> {
-    let host = Local::open(&config.manifests_dir, &config.state_dir, &config.proc).map_err(Error::Host)?;
-    let mut agent = Agent::start(host, config.node_name.clone()).await.map_err(Error::Host)?;
+    let node_name = config.node_name.clone().ok_or(Error::NodeName)?;
+    let mut agent = Agent::start(config.open().await?, node_name.clone()).await.map_err(Error::Host)?.guarded_by(config.guard());
     agent.quiet_for = Duration::from_secs(config.quiet_seconds);
     let kube = kube::Config::incluster().map_err(|e| Error::Configuration(Box::new(e)))?;
     let client = kube::Client::try_from(kube).map_err(|e| Error::Client(Box::new(e)))?;
-    let cluster = Cluster::new(client, config.node_name);
+    let cluster = Cluster::new(client, node_name);
 
     let (latest, wanted, reported) = (watch::Sender::new(None), watch::Sender::new(None), watch::Sender::new(None));
     tokio::select! {
         never = cluster.follow(&latest) => match never {},
         never = cluster.report(wanted.subscribe(), &latest, &reported) => match never {},
         ended = work(agent, &cluster, latest.subscribe(), &wanted, reported.subscribe()) => ended.map_err(Error::Host),
+    }
+}
+
+/// Waits until the agent cannot work, and then does what it would do first: goes on with the change that the journal says was under way, and
+/// removes what nothing refers to, the watchdog's own manifest included. The kubelet ends it then; the outcome waits in the journal for the agent.
+pub async fn watch_over(config: Config) -> Result<Infallible, Error> {
+    loop {
+        let agent = Agent::start(config.open().await?, String::new()).await.map_err(Error::Host)?;
+        // and with it the lock
+        drop(agent);
+        sleep(TRY_AGAIN).await;
     }
 }
 
@@ -162,6 +217,8 @@ pub struct Agent<H> {
     drifts: Vec<Drift>,
     /// How long a manifest must have been left alone before a drift is healed.
     quiet_for: Duration,
+    /// Who goes on when this process cannot.
+    guard: Guard,
 }
 
 /// What becomes of the journal when everything else that nothing refers to is removed.
@@ -186,6 +243,7 @@ impl<H: Host> Agent<H> {
             preflight: None,
             drifts: Vec::new(),
             quiet_for: QUIET_FOR,
+            guard: Guard::Unknown,
         };
         match journal::load(&agent.host) {
             Ok(None) => agent.clean_up(Journal::Stays).await?,
@@ -207,6 +265,12 @@ impl<H: Host> Agent<H> {
             }
         }
         Ok(agent)
+    }
+
+    /// Gives every change to come this watchdog. Without it none is made.
+    #[must_use]
+    pub fn guarded_by(self, guard: Guard) -> Self {
+        Self { guard, ..self }
     }
 
     /// Looks at the node, acts on the object's grant if there is one to act on, and says what is to be reported.
@@ -268,7 +332,8 @@ impl<H: Host> Agent<H> {
             return Ok(facts);
         }
         let checked = drift::refusal(&self.drifts, grant).map_or(checked, Checked::Refused);
-        match check::decide(grant, target, &checked, &facts) {
+        let decision = check::decide(grant, target, &checked, &facts);
+        match check::guarded(decision, &self.guard, &facts.now) {
             Decision::End(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "grant ended: {}", outcome.message);
                 self.last = Some((object.metadata.uid.clone(), outcome));

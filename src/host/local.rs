@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, Resolv
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, probe, process};
+use super::{Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, probe, process};
 use crate::manifest::Probe;
 
 /// Name of [`Folder::Backups`] in [`Folder::State`].
@@ -176,6 +176,10 @@ impl Host for Local {
 
     fn pod_lives(&self, pod: &str) -> Result<bool, Error> {
         process::pod_lives(&self.proc, pod)
+    }
+
+    fn kill(&self, process: ProcessId) -> Result<(), Error> {
+        process::kill(&self.proc, process)
     }
 
     async fn probe(&self, probe: &Probe) -> bool {

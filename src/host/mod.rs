@@ -193,6 +193,8 @@ pub trait Host {
     fn processes(&self, program: &str) -> Result<Vec<Process>, Error>;
     /// Whether a process of this pod ([`Process::pod`]) is left: its containers', or the one that holds its namespaces.
     fn pod_lives(&self, pod: &str) -> Result<bool, Error>;
+    /// Ends a process at once; it may have ended already.
+    fn kill(&self, process: ProcessId) -> Result<(), Error>;
     /// Whether a probe is answered as the kubelet wants it.
     fn probe(&self, probe: &Probe) -> impl Future<Output = bool>;
     /// The clocks.

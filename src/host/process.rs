@@ -30,6 +30,25 @@ pub fn pod_lives(proc: &Path, pod: &str) -> Result<bool, Error> {
     Ok(lives)
 }
 
+/// Ends a process at once, if it is still the one that was meant. The node's own processes are of the agent's user: that needs no capability.
+pub fn kill(proc: &Path, process: ProcessId) -> Result<(), Error> {
+    let folder = proc.join(process.pid.to_string());
+    let kill = || -> io::Result<()> {
+        let pid = rustix::process::Pid::from_raw(process.pid).ok_or(io::ErrorKind::InvalidInput)?;
+        // held before its start is read: whatever gets the number afterwards is not meant by the handle
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let started = times(&fs::read(folder.join("stat"))?).map(|times| times.started);
+        if started == Some(process.started) {
+            rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL)?;
+        }
+        Ok(())
+    };
+    match kill() {
+        Err(error) if !is_gone(&error) => Err(Error::Kernel { path: folder.display().to_string(), source: error }),
+        _ => Ok(()),
+    }
+}
+
 /// Why a process could not be read, and which of its files.
 type Unread = (PathBuf, io::Error);
 
@@ -180,6 +199,19 @@ mod tests {
         assert!(!pod_lives(proc.path(), "fedcba9876543210fedcba9876543210").unwrap());
         fs::remove_dir_all(proc.path().join("10")).unwrap();
         assert!(!pod_lives(proc.path(), POD).unwrap());
+    }
+
+    #[test]
+    fn a_process_is_ended_only_if_it_is_the_one_that_was_meant() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let proc = Path::new("/proc");
+        let started = times(&fs::read(proc.join(pid.to_string()).join("stat")).unwrap()).unwrap().started;
+        kill(proc, ProcessId { pid, started: started + 1_000 }).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "another process of that number");
+        kill(proc, ProcessId { pid, started }).unwrap();
+        assert!(!child.wait().unwrap().success());
+        kill(proc, ProcessId { pid, started }).unwrap();
     }
 
     #[test]

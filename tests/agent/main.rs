@@ -10,7 +10,8 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
 
-use clustertracing::agent::Agent;
+use clustertracing::agent::watchdog::{Guard, Template};
+use clustertracing::agent::{Agent, journal};
 use clustertracing::api::node_tracing::{
     ComponentSettings, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound, Verdict, sha256_hex,
 };
@@ -48,9 +49,17 @@ fn off(grant: i64) -> NodeTracing {
     mk_object(mk_settings(State::Disabled, 0), grant)
 }
 
+fn mk_guard() -> Guard {
+    Guard::Pod(Template { image: "clustertracing:dev".into(), manifests_dir: "/manifests".into(), state_dir: "/state".into() })
+}
+
+async fn mk_agent(world: &Rc<World>) -> Agent<world::Node> {
+    Agent::start(world.open(), "cp1".into()).await.unwrap().guarded_by(mk_guard())
+}
+
 /// One process of the agent: start, turns until its outcome is reported. `object` gets the status as the API server would.
 async fn live(world: &Rc<World>, object: &mut NodeTracing) {
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(world).await;
     let used = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()).map(|o| o.grant);
     for _ in 0..3 {
         let status = agent.turn(object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
@@ -159,7 +168,7 @@ async fn nothing_is_written_without_a_grant_nor_once_the_target_is_reached() {
     object.spec.grant = grant;
     live(&world, &mut object).await;
     let effects = world.effects.get();
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(&world).await;
     let mut statuses = Vec::new();
     for _ in 0..100 {
         world.pass(10_000);
@@ -204,7 +213,7 @@ async fn a_grant_for_another_node_target_or_time_is_not_acted_on() {
 async fn a_grant_that_is_withdrawn_before_the_commit_is_dropped_and_not_used_up() {
     let (world, object) = (World::new(), on(1));
     let before = world.manifests();
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(&world).await;
     let status = agent.turn(&object, Some("uid"), async |_, _| Err("withdrawn".into()), |_| {}).await.unwrap();
     assert_eq!((status.last_outcome, world.manifests(), world.ours().len()), (None, before, 0));
     let status = agent.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
@@ -214,7 +223,7 @@ async fn a_grant_that_is_withdrawn_before_the_commit_is_dropped_and_not_used_up(
 #[tokio::test]
 async fn steps_are_reported_while_the_change_is_under_way() {
     let (world, object, steps) = (World::new(), on(1), RefCell::new(Vec::new()));
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(&world).await;
     agent
         .turn(&object, Some("uid"), async |_, _| Ok(()), |s| steps.borrow_mut().push((s.step, s.preflight.unwrap().verdict)))
         .await
@@ -482,8 +491,7 @@ async fn a_component_that_is_not_well_is_not_restarted() {
         fs::write(&path, [fs::read(&path).unwrap(), b"# touched\n".to_vec()].concat()).unwrap();
     }
     world.pass(2_000);
-    let agent = Agent::start(world.open(), "cp1".into()).await;
-    let status = agent.unwrap().turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    let status = mk_agent(&world).await.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
     object.status = Some(status);
     assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::ComponentUnhealthy)));
     assert_eq!(world.ours(), Vec::<String>::new());
@@ -504,10 +512,10 @@ async fn a_damaged_journal_stops_everything_and_says_so() {
 #[tokio::test]
 async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process() {
     let (world, object) = (World::new(), on(1));
-    let mut first = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut first = mk_agent(&world).await;
     first.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
     drop(first); // nobody was told
-    let mut second = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut second = mk_agent(&world).await;
     let pids = world.pids();
     let status = second.turn(&object, Some("uid"), async |_, _| panic!("not done again"), |_| {}).await.unwrap();
     let outcome = status.last_outcome.unwrap();
@@ -517,10 +525,76 @@ async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process()
     assert_eq!((world.leftovers().len(), world.pids()), (0, pids));
 }
 
+/// The watchdog's process, from when it gets the lock until it lets go of it.
+async fn live_as_watchdog(world: &Rc<World>) {
+    drop(Agent::start(world.open(), String::new()).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_watchdog_goes_on_wherever_the_agent_died_and_leaves_the_outcome_to_its_successor() {
+    let reached = mk_reached(&[on(1)]).await;
+    let trace = reached.trace.borrow().clone();
+    let at = |effect: &str| trace.iter().position(|e| e == effect).unwrap();
+    // before the first rename, with one manifest away, with both away, with one new one in, with both in
+    let moments = [
+        (at("create manifests/clustertracing-watchdog.json") + 3, false),
+        (at("rename manifests/.kube-apiserver.yaml.clustertracing-") + 1, true),
+        (at("rename manifests/.etcd.yaml.clustertracing-") + 1, true),
+        (at("rename manifests/etcd.yaml") + 1, true),
+        (at("rename manifests/kube-apiserver.yaml") + 1, true),
+    ];
+    for (moment, goes_on) in moments {
+        for fault in [Fault::Crash, Fault::PowerCut] {
+            let (world, mut object) = (World::new(), on(1));
+            world.allow(&reached);
+            world.fault.set(Some((moment, fault)));
+            assert!(live_or_die(&world, &mut object).await, "{}", trace[moment]);
+            world.fault.set(None);
+            live_as_watchdog(&world).await;
+            let context = format!("{fault:?} before {}", trace[moment]);
+            let outcome = journal::load(&world.open()).unwrap().and_then(|flight| flight.outcome().cloned());
+            let done = world.manifests() == reached.manifests();
+            assert!(done || world.manifests() == World::new().manifests(), "{context}");
+            assert_eq!(outcome.map(|o| o.result), done.then_some(OutcomeResult::Succeeded), "{context}");
+            assert!(fault == Fault::PowerCut || done == goes_on, "{context}");
+            assert!(!world.ours().iter().any(|name| name.contains("watchdog")), "{context}");
+            // the agent reports what the watchdog did, or does it
+            live(&world, &mut object).await;
+            assert_eq!((result(&object), world.manifests()), ((OutcomeResult::Succeeded, None), reached.manifests()), "{context}");
+            assert_eq!(world.ours(), reached.ours(), "{context}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_watchdog_goes_back_from_a_bad_change_without_the_agent() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    world.fate.set(Fate::Silent);
+    let last = mk_reached(&[on(1)]).await.trace.borrow().iter().position(|e| e == "rename manifests/kube-apiserver.yaml").unwrap();
+    world.fault.set(Some((last + 1, Fault::PowerCut)));
+    assert!(live_or_die(&world, &mut object).await);
+    world.fault.set(None);
+    live_as_watchdog(&world).await;
+    assert_eq!((world.manifests(), world.ours()), (before, vec!["journal".to_owned()]));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::HealthTimeout)));
+}
+
+#[tokio::test]
+async fn a_watchdog_that_does_not_start_refuses_the_grant() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    world.watchdog_starts.set(false);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::WatchdogNotStarted)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec![]));
+}
+
 #[tokio::test]
 async fn nothing_is_left_over_but_the_journal_when_the_outcome_is_reported() {
     let (world, mut switch_off) = (mk_reached(&[on(1)]).await, off(2));
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(&world).await;
     let status = agent.turn(&switch_off, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
     switch_off.status = Some(status);
     assert_eq!(result(&switch_off), (OutcomeResult::Succeeded, None));

@@ -219,7 +219,7 @@ impl World {
             entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
         };
         let mut ours = [names("state"), names("state/backup")].concat();
-        ours.extend(names("manifests").into_iter().filter(|n| n.starts_with('.')));
+        ours.extend(names("manifests").into_iter().filter(|n| n.starts_with('.') || n == watchdog::FILE));
         ours.sort();
         ours
     }
@@ -417,7 +417,9 @@ pub(crate) struct Node {
 impl Node {
     fn effect(&self, operation: &'static str, folder: Folder, name: &str, torn: impl Fn()) -> Result<(), Error> {
         let number = self.world.effects.replace(self.world.effects.get() + 1);
-        self.world.trace.borrow_mut().push(format!("{operation} {folder}/{name}"));
+        // a hidden name ends in a digest
+        let name_of = if is_temporary(name) { name.trim_end_matches(|c: char| c.is_ascii_hexdigit()) } else { name };
+        self.world.trace.borrow_mut().push(format!("{operation} {folder}/{name_of}"));
         let errno = match self.world.fault.get() {
             Some((at, fault @ (Fault::Crash | Fault::PowerCut))) if number == at => {
                 torn();
@@ -502,6 +504,15 @@ impl Host for Node {
 
     fn pod_lives(&self, pod: &str) -> Result<bool, Error> {
         Ok(self.world.running.borrow().values().any(|running| sha256_hex(&running.bytes) == pod))
+    }
+
+    fn kill(&self, process: ProcessId) -> Result<(), Error> {
+        let mut running = self.world.running.borrow_mut();
+        let killed = running.values_mut().find(|pod| pod.process.as_ref().is_some_and(|p| p.id == process));
+        if let Some(pod) = killed {
+            pod.stops = Some(self.world.clock.get());
+        }
+        Ok(())
     }
 
     async fn probe(&self, probe: &Probe) -> bool {

@@ -272,6 +272,7 @@ impl Node {
             }
             Effect::Compare => Event::Compared(Vec::new()),
             Effect::Guard | Effect::LookForWatchdog { .. } => Event::Failed("the model has no watchdog".to_owned()),
+            Effect::Kill(_) => Event::Killed,
             Effect::Examine => Event::Examined(self.held(flight)),
             Effect::TakeAway(at, side) => Event::TakenAway(*at, node.rename(&flight.swaps[*at], Some(*side), None)),
             Effect::Put(at, side) => Event::Put(*at, node.rename(&flight.swaps[*at], None, Some(*side))),
@@ -305,7 +306,7 @@ impl Node {
                 now.since_boot += 25_000;
             }
             let components = flight.swaps.iter().map(|swap| self.seen(swap, pods)).collect();
-            let (next, following) = transition(flight.clone(), Event::Looked(View { components, kubelet: true }), &now);
+            let (next, following) = transition(flight.clone(), Event::Looked(View { components, kubelet: None }), &now);
             let nothing_new = is_look(&following) && next == flight;
             (flight, effect) = (next, following);
             if nothing_new && (pods.is_none() || round >= 3) {

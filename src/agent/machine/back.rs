@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::exchange::{Exchange, KUBELET_REACTS};
-use super::types::{Cause, Effect, Event, Flight, Held, Moved, Phase, Side};
-use super::verify::{Streak, standing};
+use super::types::{Cause, Effect, Event, Flight, Held, Moved, Phase, Side, View};
+use super::verify::{STARTS, Streak, standing};
 use super::{PROBE_EVERY, outcome};
-use crate::api::Reason;
 use crate::api::node_tracing::OutcomeResult;
-use crate::host::Now;
+use crate::api::{ComponentName, Reason};
+use crate::host::{Now, ProcessId};
 
 /// What is known while going back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct RollingBack {
     foreign: Vec<String>,
     /// Why the last try to put a manifest back failed.
     trouble: Option<String>,
+    /// The processes that were ended by force: each once.
+    killed: Vec<ProcessId>,
     streak: Streak,
 }
 
@@ -63,6 +65,7 @@ impl Flight {
             undone: (0..self.swaps.len()).filter(|index| begun(self.swaps[*index].held)).collect(),
             foreign: Vec::new(),
             trouble: None,
+            killed: Vec::new(),
             streak: Streak::default(),
         });
         Effect::Save
@@ -106,6 +109,10 @@ impl Flight {
             Event::Looked(_) if state.trouble.is_some() => Some(self.keep_rolling_back(state, Effect::Examine)),
             Event::Looked(view) if state.in_place.is_none() => {
                 self.swaps.iter_mut().zip(&view.components).for_each(|(swap, seen)| swap.learn_pod(Side::After, seen));
+                if let Some(process) = self.never_served(&state, &view) {
+                    state.killed.push(process);
+                    return Some(self.keep_rolling_back(state, Effect::Kill(process)));
+                }
                 if state.exchange.looked(&self.swaps, &view, Side::After, now).is_err() {
                     // a process that does not end is no reason to keep the old manifests away
                     state.exchange.give_up_waiting();
@@ -121,12 +128,17 @@ impl Flight {
                 match standing {
                     _ if state.streak.is_green() => self.back(&state.cause, now),
                     Err(problem) if over => Some(self.rollback_failed(&state, &problem, now)),
+                    Err(_) if let Some(kubelet) = self.deaf_kubelet(&state, &view, now) => {
+                        state.killed.push(kubelet);
+                        Some(self.keep_rolling_back(state, Effect::Kill(kubelet)))
+                    }
                     _ => {
                         let look = state.streak.next_look(now);
                         Some(self.keep_rolling_back(state, look))
                     }
                 }
             }
+            Event::Killed => Some(self.exchange_back(state, now)),
             failure => {
                 state.trouble = Some(failure.into_message());
                 if over {
@@ -135,6 +147,27 @@ impl Flight {
                 Some(self.keep_rolling_back(state, Effect::Look { at: now.since_boot + PROBE_EVERY, probe: false, pods: None }))
             }
         }
+    }
+
+    /// A new kube-apiserver that has never answered and is asked to end: while it dials an etcd that is not there it does not listen to
+    /// that for 20 s, and it has nothing to lose.
+    fn never_served(&self, state: &RollingBack, view: &View) -> Option<ProcessId> {
+        let index = state.exchange.leaving()?;
+        let swap = self.swaps.get(index).filter(|swap| swap.component == ComponentName::KubeApiserver && !swap.answered)?;
+        let process = view.components[index].processes.iter().find(|p| p.argv == swap.after.argv)?;
+        (!state.killed.contains(&process.id)).then_some(process.id)
+    }
+
+    /// A kubelet that does not start the old manifests, long after they came back. One that was started while the API was away drops the
+    /// removal of a static pod, and lets the next one of its name wait for ever (kubernetes issue 112814): what saves the node is that it
+    /// is started once more, which costs no running pod anything.
+    fn deaf_kubelet(&self, state: &RollingBack, view: &View, now: &Now) -> Option<ProcessId> {
+        let kubelet = view.kubelet.filter(|kubelet| !state.killed.contains(kubelet))?;
+        let waited = now.since_boot.saturating_sub(state.in_place?);
+        // a kubelet that has been started since has its own time
+        let due = waited >= STARTS && now.since_boot.saturating_sub(kubelet.started) >= STARTS;
+        let runs = |index: &usize| view.components[*index].processes.iter().any(|p| p.argv == self.swaps[*index].before.argv);
+        (due && !state.undone.iter().all(runs)).then_some(kubelet)
     }
 
     fn examined(&mut self, state: &mut RollingBack, held: &[Held]) {

@@ -62,6 +62,11 @@ impl Exchange {
         *self = Self { leaving: Some((index, now.since_boot)), ending: true, ..Self::default() };
     }
 
+    /// The swap whose process is waited for.
+    pub(super) fn leaving(&self) -> Option<usize> {
+        self.leaving.map(|(index, _)| index)
+    }
+
     /// The process that was waited for is not waited for any longer.
     pub(super) fn give_up_waiting(&mut self) {
         self.leaving = None;

@@ -10,6 +10,7 @@ use crate::host::{Permissions, Process, ProcessId};
 use crate::manifest::Probe;
 
 const SECOND: u64 = 1_000;
+const KUBELET: ProcessId = ProcessId { pid: 1, started: 0 };
 
 pub(crate) fn mk_flight() -> Flight {
     Flight {
@@ -37,6 +38,7 @@ fn mk_swap(component: ComponentName) -> Swap {
         needs: Vec::new(),
         probes: vec![mk_probe()],
         held: Held::BEFORE,
+        answered: false,
     }
 }
 
@@ -60,7 +62,7 @@ fn mk_view(flight: &Flight, side: Side, process: &Process, green: bool) -> View 
         silent: Some(if green { Vec::new() } else { swap.probes.clone() }),
         pod_lives: Some(true),
     };
-    View { components: flight.swaps.iter().map(one).collect(), kubelet: true }
+    View { components: flight.swaps.iter().map(one).collect(), kubelet: Some(KUBELET) }
 }
 
 fn old(flight: &Flight) -> Event {
@@ -85,7 +87,7 @@ fn nothing(flight: &Flight) -> Event {
 /// No process runs; whether their pods are left.
 fn no_process(flight: &Flight, pod_lives: Option<bool>) -> Event {
     let one = |_| Seen { processes: Vec::new(), silent: None, pod_lives };
-    Event::Looked(View { components: flight.swaps.iter().map(one).collect(), kubelet: true })
+    Event::Looked(View { components: flight.swaps.iter().map(one).collect(), kubelet: Some(KUBELET) })
 }
 
 fn taken_away(index: usize) -> Event {
@@ -483,9 +485,9 @@ fn a_process_that_never_appears_goes_back_long_before_the_deadline_if_a_kubelet_
         let Event::Looked(view) = nothing(&flight) else { panic!("it looks") };
         play(flight.clone(), vec![(s * SECOND, Event::Looked(View { kubelet, ..view }))]).0.step()
     };
-    assert_eq!(at_second(46, true), Step::Verifying);
-    assert_eq!(at_second(47, true), Step::RollingBack);
-    assert_eq!(at_second(47, false), Step::Verifying);
+    assert_eq!(at_second(46, Some(KUBELET)), Step::Verifying);
+    assert_eq!(at_second(47, Some(KUBELET)), Step::RollingBack);
+    assert_eq!(at_second(47, None), Step::Verifying);
 }
 
 #[test]
@@ -571,4 +573,33 @@ fn the_outcome_counts_seconds_from_the_first_rename() {
     let outcome = play(flight, script).0.outcome().unwrap().clone();
     assert_eq!((outcome.seconds, outcome.grant, outcome.generation), (8, 7, 3));
     assert_eq!(outcome.finished_time.0, at(9 * SECOND).wall);
+}
+
+#[test]
+fn a_new_api_server_that_never_answered_is_not_waited_for_and_one_that_did_is_not_touched() {
+    let asked_to_end = |flight: Flight| {
+        let script =
+            vec![(9 * SECOND, Event::Saved), (9 * SECOND, Event::Examined(vec![Held::AFTER, Held::AFTER])), (9 * SECOND, taken_away(0))];
+        play(flight, script).0
+    };
+    let mute = play(mk_verifying(), vec![(3 * SECOND, new(&mk_flight(), 2_500, false)), (9 * SECOND, Event::Recalled)]).0;
+    let (flight, effect) = play(asked_to_end(mute), vec![(10 * SECOND, new(&mk_flight(), 2_500, false))]);
+    assert_eq!(effect, Some(Effect::Kill(ProcessId { pid: 99, started: 2_500 })));
+    let (_, effect) = play(flight, vec![(10 * SECOND, Event::Killed), (10 * SECOND, new(&mk_flight(), 2_500, false))]);
+    assert!(matches!(effect, Some(Effect::Look { .. })), "once");
+    let served = play(mk_verifying(), vec![(3 * SECOND, new(&mk_flight(), 2_500, true)), (9 * SECOND, Event::Recalled)]).0;
+    let (_, effect) = play(asked_to_end(served), vec![(10 * SECOND, new(&mk_flight(), 2_500, true))]);
+    assert!(matches!(effect, Some(Effect::Look { .. })));
+}
+
+#[test]
+fn a_kubelet_that_does_not_start_the_old_manifests_is_started_again_once() {
+    let (back, _) = go_back(mk_rolling_back(), 3 * SECOND);
+    let look = |s: u64| play(back.clone(), vec![(s * SECOND, nothing(&mk_flight()))]);
+    assert!(matches!(look(49).1, Some(Effect::Look { .. })));
+    let (flight, effect) = look(50);
+    assert_eq!(effect, Some(Effect::Kill(KUBELET)));
+    let (_, effect) = play(flight, vec![(50 * SECOND, Event::Killed), (60 * SECOND, nothing(&mk_flight()))]);
+    assert!(matches!(effect, Some(Effect::Look { .. })));
+    assert!(matches!(play(back, vec![(50 * SECOND, old(&mk_flight()))]).1, Some(Effect::Look { .. })), "what runs needs no kubelet");
 }

@@ -7,7 +7,7 @@ use super::exchange::Exchange;
 use super::verify::Verifying;
 use crate::api::node_tracing::{Outcome, Step};
 use crate::api::{ComponentName, Grant, Reason};
-use crate::host::{Permissions, Process};
+use crate::host::{Permissions, Process, ProcessId};
 use crate::manifest::Probe;
 
 /// One change of one node, under one grant.
@@ -54,6 +54,8 @@ pub struct Swap {
     pub probes: Vec<Probe>,
     /// What the manifests folder holds under this name, as far as is known.
     pub held: Held,
+    /// Whether a process of `after` has ever answered its probes.
+    pub answered: bool,
 }
 
 /// One of the two versions of a manifest, and what runs under it.
@@ -174,6 +176,8 @@ pub enum Effect {
         /// Which version's pods are looked for.
         pods: Option<Side>,
     },
+    /// End this process at once. Answered by [`Event::Killed`].
+    Kill(ProcessId),
 }
 
 /// What came of an effect, or how a flight is taken up.
@@ -209,6 +213,8 @@ pub enum Event {
     Put(usize, Moved),
     /// What was seen of the components.
     Looked(View),
+    /// The process was ended, or had ended before.
+    Killed,
     /// The effect failed.
     Failed(String),
 }
@@ -227,8 +233,8 @@ pub enum Moved {
 pub struct View {
     /// Each swap's component.
     pub components: Vec<Seen>,
-    /// Whether a kubelet runs.
-    pub kubelet: bool,
+    /// The kubelet's process, which is looked for together with the probes.
+    pub kubelet: Option<ProcessId>,
 }
 
 /// What was seen of one component.

@@ -22,7 +22,7 @@ const QUICK_EXIT: u64 = 10_000;
 const QUICK_EXITS: u8 = 2;
 /// A new process appears within this time of its manifest: the kubelet's own poll of the folder is 20 s, and a pod that it puts off it tries
 /// again after 10 s, half of it more or less, twice if two components are put off.
-const STARTS: u64 = 45_000;
+pub(super) const STARTS: u64 = 45_000;
 /// Over how long the work of a process is measured, and how often what is used up of the health budget goes to the journal.
 const STRETCH: u64 = 10_000;
 /// CPU time of one stretch that is work towards an answer: an idle kube-apiserver uses a twentieth of a core, etcd that replays its
@@ -154,6 +154,7 @@ impl Flight {
     fn watch(&mut self, state: &mut Verifying, seen: &[Seen], now: &Now) {
         for ((swap, watched), seen) in self.swaps.iter_mut().zip(&mut state.watched).zip(seen) {
             swap.learn_pod(Side::After, seen);
+            swap.answered |= seen.silent.as_ref().is_some_and(Vec::is_empty) && seen.processes.iter().any(|p| p.argv == swap.after.argv);
             if let Some(last) = watched.process
                 && !seen.processes.iter().any(|p| p.id == last)
             {
@@ -174,7 +175,7 @@ impl Flight {
                 format!("{}: the new process ended {QUICK_EXITS} times within {} s of its start", swap.component, QUICK_EXIT / 1000);
             return Some(Cause { reason: Reason::NewProcessExited, message });
         }
-        if view.kubelet && state.appear.is_some_and(|appear| now.since_boot >= appear) {
+        if view.kubelet.is_some() && state.appear.is_some_and(|appear| now.since_boot >= appear) {
             let (swap, _) = watched().find(|(_, w)| !w.appeared)?;
             let message = format!("{}: no new process appeared within {} s of its manifest", swap.component, STARTS / 1000);
             return Some(Cause { reason: Reason::NewProcessNotStarted, message });
