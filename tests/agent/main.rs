@@ -537,7 +537,7 @@ async fn the_watchdog_goes_on_wherever_the_agent_died_and_leaves_the_outcome_to_
     let at = |effect: &str| trace.iter().position(|e| e == effect).unwrap();
     // before the first rename, with one manifest away, with both away, with one new one in, with both in
     let moments = [
-        (at("create manifests/clustertracing-watchdog.json") + 3, false),
+        (at("rename manifests/clustertracing-watchdog.json") + 1, false),
         (at("rename manifests/.kube-apiserver.yaml.clustertracing-") + 1, true),
         (at("rename manifests/.etcd.yaml.clustertracing-") + 1, true),
         (at("rename manifests/etcd.yaml") + 1, true),
