@@ -558,7 +558,8 @@ async fn the_watchdog_goes_on_wherever_the_agent_died_and_leaves_the_outcome_to_
             assert_eq!(outcome.map(|o| o.result), done.then_some(OutcomeResult::Succeeded), "{context}");
             assert!(fault == Fault::PowerCut || done == goes_on, "{context}");
             assert!(!world.ours().iter().any(|name| name.contains("watchdog")), "{context}");
-            // the agent reports what the watchdog did, or does it
+            // the agent reports what the watchdog did, or does it once the processes of a new boot are well
+            world.pass(10_000);
             live(&world, &mut object).await;
             assert_eq!((result(&object), world.manifests()), ((OutcomeResult::Succeeded, None), reached.manifests()), "{context}");
             assert_eq!(world.ours(), reached.ours(), "{context}");
