@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::chain;
 use crate::api::node_tracing::NodeTracingStatus;
 use crate::api::{FIELD_MANAGER_AGENT, NodeTracing};
+use crate::runtime::backoff::Doubling;
 
 /// A request that takes longer is given up and made again: the connection may lead to an API server that has gone.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +85,7 @@ impl Cluster {
     /// Keeps `latest` up to date, for ever. `None` while there is no object.
     pub async fn follow(&self, latest: &watch::Sender<Option<NodeTracing>>) -> Infallible {
         let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&format!("metadata.name={}", self.node_name));
-        let mut events = pin!(watcher(self.tracings.clone(), config).default_backoff());
+        let mut events = pin!(watcher(self.tracings.clone(), config).backoff(Doubling::default()));
         let mut listed = None;
         while let Some(event) = events.next().await {
             match event {

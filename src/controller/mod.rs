@@ -8,6 +8,9 @@ mod error;
 mod observe;
 mod update_status;
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,6 +35,7 @@ use crate::plan::observed::ObservedNode;
 use crate::plan::status::{invalid_status, status};
 use crate::plan::validate::{Goal, Installation, validate};
 use crate::plan::{canary, collector, plan};
+use crate::runtime::backoff::{AtOnce, Doubling};
 use crate::runtime::lease::{Elector, Leadership};
 use crate::runtime::shutdown;
 
@@ -126,20 +130,25 @@ async fn watch(context: Arc<Context>) {
     // Not the status: that is written here, and would be answered for ever.
     let relevant = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let resources = watcher(context.cluster_tracings(), everything())
-        .default_backoff()
+        .backoff(Doubling::default())
         .reflect(writer)
         .applied_objects()
         .predicate_filter(relevant, PredicateConfig::default());
     // A Node that goes takes its NodeTracing along, whose watch tells.
     let nodes = watcher(Api::<Node>::all(context.client.clone()), everything().labels(api::LABEL_CONTROL_PLANE))
-        .default_backoff()
+        .backoff(Doubling::default())
         .touched_objects()
         .predicate_filter(|node: &Node| Some(node_facts(node)), PredicateConfig::default());
-    let node_tracings = watcher(context.node_tracings(), everything()).default_backoff().touched_objects();
+    let node_tracings = watcher(context.node_tracings(), everything()).backoff(Doubling::default()).touched_objects();
+    let daemon_sets = watcher(context.in_namespace::<DaemonSet>(), everything().labels(collector::SELECTOR));
+    let daemon_sets = daemon_sets.backoff(Doubling::default()).touched_objects();
+    let canaries = watcher(context.in_namespace::<Pod>(), everything().labels(canary::SELECTOR));
+    let canaries = canaries.backoff(Doubling::default()).touched_objects();
     Controller::for_stream(resources, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
-        .owns(context.in_namespace::<DaemonSet>(), everything().labels(collector::SELECTOR))
-        .owns(context.in_namespace::<Pod>(), everything().labels(canary::SELECTOR))
+        .trigger_backoff(AtOnce)
+        .owns_stream(daemon_sets)
+        .owns_stream(canaries)
         .watches_stream(nodes, |_| [ObjectRef::new(api::SINGLETON)])
         .watches_stream(node_tracings, |_| [ObjectRef::new(api::SINGLETON)])
         .run(reconcile, error_policy, context)
