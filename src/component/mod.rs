@@ -202,7 +202,9 @@ impl Request<'_> {
             State::Enabled => {
                 let Addition { edit, needs, warnings } =
                     self.addition(located, of.sampling_rate_per_million).map_err(|obstacle| obstacle.or_left_out(component))?;
-                (manifest::apply(&located.original, component.as_str(), &edit)?, needs, warnings)
+                let after = manifest::apply(&located.original, component.as_str(), &edit)?;
+                let is_there = manifest::same::add_the_same(&located.file.text, &after);
+                (if is_there { located.file.text.clone() } else { after }, needs, warnings)
             }
         };
         let manifest = folder::parse_own(&after, component)?;

@@ -20,6 +20,7 @@
 //! | how new lines look (indentation, quotes, JSON) | `layout`, `scalar`, `splice` |
 //! | what is proved | `proof` |
 //! | how kubeadm's own hand is known | [`rendered`] |
+//! | whether an edit is there already, wherever it stands | [`same`] |
 
 mod added;
 mod addition;
@@ -29,6 +30,7 @@ mod pod;
 mod proof;
 mod removal;
 pub mod rendered;
+pub mod same;
 mod scalar;
 mod splice;
 mod tree;

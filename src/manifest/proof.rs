@@ -29,7 +29,7 @@ pub(super) fn removed(before: &str, after: &str, index: usize, added: &Added) ->
     compare(&expected, &after)
 }
 
-fn read(text: &str) -> Result<Value, String> {
+pub(super) fn read(text: &str) -> Result<Value, String> {
     serde_yaml::from_str(text).map_err(|error| format!("a second parser says: {error}"))
 }
 

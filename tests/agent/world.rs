@@ -40,7 +40,7 @@ pub(crate) enum Fault {
 pub(crate) struct Killed;
 
 /// A manifest in few words.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) digest: String,
     pub(crate) permissions: Permissions,

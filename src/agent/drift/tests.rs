@@ -1,5 +1,9 @@
 //! The table of what is drift and who made it, and the rules of healing.
 
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::agent::applied::Applied;
 use crate::agent::facts::TracingFile;
@@ -23,7 +27,7 @@ fn mk_target() -> Target {
     Target { revision: settings.revision(), settings }
 }
 
-fn changes(facts: &Facts) -> Vec<Change> {
+fn changes_of(facts: &Facts) -> Vec<Change> {
     change(&facts.files(), &mk_target().settings, "cp-1").unwrap()
 }
 
@@ -47,8 +51,13 @@ fn text(facts: &Facts, file: &str) -> String {
 
 /// A node that has the target, with its record.
 fn mk_applied() -> (Applied, Facts) {
+    static REACHED: LazyLock<(Applied, Facts)> = LazyLock::new(reach);
+    REACHED.clone()
+}
+
+fn reach() -> (Applied, Facts) {
     let mut facts = mk_facts();
-    for change in changes(&facts) {
+    for change in changes_of(&facts) {
         write(&mut facts, &change.file, change.after.clone());
         let file = |(path, contents): &(String, String)| TracingFile {
             name: path.rsplit('/').next().unwrap().to_owned(),
@@ -58,7 +67,7 @@ fn mk_applied() -> (Applied, Facts) {
         };
         facts.tracing_files.extend(change.needs.iter().map(file));
     }
-    let applied = Applied::default().follow(&mk_target(), &facts, Some(&changes(&facts)));
+    let applied = Applied::default().follow(&mk_target(), &facts, Some(&changes_of(&facts)));
     assert_eq!(applied.components.len(), 2);
     (applied, facts)
 }
@@ -78,8 +87,8 @@ fn every_kind_of_drift_is_named_with_its_file_and_its_cause() {
     type Case = (&'static str, fn(&mut Facts), &'static Found);
     use Deviation::{Content, Empty, Missing, Mode, Owner};
     use DriftCause::{Human, KubeadmRender, Upgrade};
-    let (_, facts) = mk_applied();
-    let tracing_file = facts.tracing_files[0].name.clone();
+    let (applied, reached) = mk_applied();
+    let tracing_file = reached.tracing_files[0].name.clone();
     let cases: &[Case] = &[
         ("nothing", |_| {}, &[]),
         ("kubeadm rendered etcd anew", |f| write(f, ETCD, rendered(ETCD)), &[(ETCD, Content, KubeadmRender)]),
@@ -148,7 +157,7 @@ fn every_kind_of_drift_is_named_with_its_file_and_its_cause() {
         ),
     ];
     for (name, spoil, expected) in cases {
-        let (applied, mut facts) = mk_applied();
+        let mut facts = reached.clone();
         spoil(&mut facts);
         let found: Vec<_> = drift(&applied, &facts).into_iter().map(|d| (d.file, d.what, d.cause)).collect();
         let file = |file: &&str| if *file == "tracing file" { tracing_file.clone() } else { (*file).to_owned() };
@@ -162,10 +171,10 @@ fn a_person_may_change_a_manifest_as_long_as_our_additions_stay() {
     let (applied, mut facts) = mk_applied();
     let edited = text(&facts, ETCD).replace("    - --snapshot-count=10000\n", "    - --snapshot-count=5000\n");
     write(&mut facts, ETCD, edited);
-    let followed = applied.clone().follow(&mk_target(), &facts, Some(&changes(&facts)));
+    let followed = applied.clone().follow(&mk_target(), &facts, Some(&changes_of(&facts)));
     assert_ne!(followed, applied);
     assert_eq!(drift(&followed, &facts), []);
-    assert_eq!(followed.clone().follow(&mk_target(), &facts, Some(&changes(&facts))), followed, "and that is all");
+    assert_eq!(followed.clone().follow(&mk_target(), &facts, Some(&changes_of(&facts))), followed, "and that is all");
 }
 
 #[test]
@@ -238,8 +247,105 @@ fn what_needs_no_restart_is_mended_and_what_does_is_not() {
     let (applied, mut facts) = mk_applied();
     facts.tracing_files.clear();
     write(&mut facts, ETCD, rendered(ETCD));
-    let mends = mends(&drift(&applied, &facts), &applied, &changes(&facts));
+    let mends = mends(&drift(&applied, &facts), &applied, &changes_of(&facts));
     let [mend] = &mends[..] else { panic!("{mends:?}") };
     assert_eq!((mend.component, &mend.manifest.0[..]), (ComponentName::KubeApiserver, APISERVER));
     assert_eq!(mend.needs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), [applied.components[0].needs[0].0.clone()]);
+}
+
+/// What somebody may do to etcd's manifest.
+#[derive(Clone, Debug)]
+enum Edit {
+    /// A flag of their own, at the end of the command.
+    Flag(u8),
+    /// A comment above everything.
+    Comment(u8),
+    /// One of our flags goes, or our note.
+    Take(usize),
+    /// Everything as kubeadm renders it.
+    Render,
+    /// Another image.
+    Image(u8),
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let edit = prop_oneof![
+        (0..3_u8).prop_map(Edit::Flag),
+        (0..3_u8).prop_map(Edit::Comment),
+        (0..3_usize).prop_map(Edit::Take),
+        Just(Edit::Render),
+        (4..9_u8).prop_map(Edit::Image),
+    ];
+    prop::collection::vec(edit, 0..5)
+}
+
+/// The text after the edits, and its owner's text: the same edits of a manifest that never carried anything of ours.
+fn edited(ours: &str, edits: &[Edit]) -> (String, String) {
+    let (mut text, mut owners) = (ours.to_owned(), rendered(ETCD));
+    for edit in edits {
+        match edit {
+            Edit::Flag(n) => {
+                for text in [&mut text, &mut owners] {
+                    let last = text.lines().rfind(|line| line.starts_with("    - --")).unwrap().to_owned();
+                    *text = text.replacen(&last, &format!("{last}\n    - --max-snapshots={n}"), 1);
+                }
+            }
+            Edit::Comment(n) => {
+                for text in [&mut text, &mut owners] {
+                    *text = format!("# {n}\n{text}");
+                }
+            }
+            Edit::Take(n) => {
+                let marks = ["--enable-distributed-tracing", "--distributed-tracing-address", "--distributed-tracing-sampling-rate"];
+                text = text.split_inclusive('\n').filter(|line| !line.contains(marks[*n])).collect();
+            }
+            Edit::Render => (text, owners) = (rendered(ETCD), rendered(ETCD)),
+            Edit::Image(n) => {
+                for text in [&mut text, &mut owners] {
+                    let image = text.lines().find(|line| line.trim_start().starts_with("image:")).unwrap().to_owned();
+                    *text = text.replacen(&image, &format!("    image: registry.k8s.io/etcd:3.6.{n}-0"), 1);
+                }
+            }
+        }
+    }
+    (text, owners)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_edited_is_named_and_a_heal_gives_the_owners_text_with_our_additions(edits in edits()) {
+        let (applied, mut facts) = mk_applied();
+        let (now, owners) = edited(&text(&facts, ETCD), &edits);
+        write(&mut facts, ETCD, now.clone());
+        let changes = changes_of(&facts);
+        let change = &changes[1];
+        let followed = applied.clone().follow(&mk_target(), &facts, Some(&changes));
+        let found: Vec<_> = drift(&followed, &facts).into_iter().map(|d| (d.file, d.what, d.cause)).collect();
+
+        let since_render = edits.iter().rposition(|e| matches!(e, Edit::Render));
+        let left = &edits[since_render.map_or(0, |at| at + 1)..];
+        let complete = since_render.is_none() && !left.iter().any(|e| matches!(e, Edit::Take(_)));
+        let other_image = left.iter().rev().find_map(|e| if let Edit::Image(n) = e { Some(*n) } else { None }).is_some_and(|n| n != 8);
+        let others = left.iter().any(|e| matches!(e, Edit::Flag(_) | Edit::Comment(_)));
+        let expected = match () {
+            () if complete => vec![],
+            () if other_image => vec![(ETCD.to_owned(), Deviation::Content, DriftCause::Upgrade)],
+            () if since_render.is_some() && !others => vec![(ETCD.to_owned(), Deviation::Content, DriftCause::KubeadmRender)],
+            () => vec![(ETCD.to_owned(), Deviation::Content, DriftCause::Human)],
+        };
+        prop_assert_eq!(found, expected, "{}", now);
+        prop_assert_eq!(&change.original, &owners, "what off gives back, and what is backed up, is the owner's text");
+
+        // The heal is the function of the owner's text that a first rollout is.
+        let mut fresh = mk_facts();
+        write(&mut fresh, ETCD, owners);
+        let first = &changes_of(&fresh)[1].after;
+        if complete {
+            prop_assert!(change.is_made());
+        } else {
+            prop_assert_eq!(&change.after, first);
+        }
+    }
 }
