@@ -25,6 +25,7 @@ const LAYERS: &[Layer] = &[
 
 /// Files of an impure module that decide, and so must be as pure as the pure layers.
 const PURE_FILES: &[&str] = &[
+    "agent/blockers.rs",
     "agent/check.rs",
     "agent/machine/back.rs",
     "agent/machine/exchange.rs",

@@ -176,6 +176,7 @@ impl Cluster {
                 "components": [component("kube-apiserver"), component("etcd")],
                 "preflight": { "revision": target.revision, "verdict": if changes.is_empty() { "Unchanged" } else { "Ready" }, "changes": changes },
                 "step": "Idle",
+                "etcd": { "health": "Healthy", "role": "Follower", "members": NODES.len(), "connected": NODES.len() },
             });
             if changes.is_empty() {
                 status["currentRevision"] = json!(target.revision);

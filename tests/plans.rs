@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clustertracing::api::node_tracing::{OutcomeResult, Verdict};
+use clustertracing::api::node_tracing::{Blocker, EtcdMember, OutcomeResult, Verdict};
 use clustertracing::api::{ClusterTracing, ComponentName, Deviation, Drift, DriftCause, Reason, RolloutMode, State};
 use clustertracing::plan::CollectorPlan;
 use clustertracing::plan::canary::Canary;
@@ -76,6 +76,14 @@ struct MachineStep {
     unhealthy: Option<Option<ComponentName>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     canary: Option<Option<CanaryEnds>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    without_etcd: Option<bool>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    member: Option<Option<EtcdMember>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leads: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blockers: Option<Vec<Blocker>>,
     /// Somebody changes a file; other contents are without our flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
@@ -214,6 +222,10 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             machine.fails = m.fails.unwrap_or(machine.fails);
             machine.unhealthy = m.unhealthy.unwrap_or(machine.unhealthy);
             machine.canary = m.canary.unwrap_or(machine.canary);
+            machine.without_etcd = m.without_etcd.unwrap_or(machine.without_etcd);
+            machine.member = m.member.clone().unwrap_or(machine.member.take());
+            machine.leads = m.leads.unwrap_or(machine.leads);
+            machine.blockers = m.blockers.clone().unwrap_or(std::mem::take(&mut machine.blockers));
             if let Some(drift) = &m.drift {
                 machine.drift(drift.clone());
             }

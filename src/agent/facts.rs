@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::blockers::{Surroundings, kubelet, kubelet_probe};
 use super::chain;
 use super::watchdog;
-use crate::api::node_tracing::sha256_hex;
+use crate::api::node_tracing::{EtcdMember, MemberHealth, sha256_hex};
 use crate::api::{ComponentName, Reason};
+use crate::component::member::{Endpoints, Metrics, READ_AGAIN_AFTER, health, member};
 use crate::component::{Found, ManifestFile, Refusal, find};
 use crate::host::{self, Folder, Host, Now, Permissions, Process};
 use crate::manifest::Probe;
@@ -29,6 +31,8 @@ pub struct Facts {
     pub tracing_files: Vec<TracingFile>,
     /// Whether a kubeadm runs on the node: it writes manifests, one after the other.
     pub kubeadm_runs: bool,
+    /// What else a change depends on; `None` when it was not looked at.
+    pub surroundings: Option<Surroundings>,
     /// Why nothing can be changed, or not everything was seen.
     pub trouble: Option<Trouble>,
     /// When.
@@ -70,6 +74,8 @@ pub struct ComponentFacts {
     pub processes: Vec<Process>,
     /// Its probes that are green.
     pub green: Vec<Probe>,
+    /// What etcd says of itself; nothing for kube-apiserver.
+    pub member: Option<EtcdMember>,
 }
 
 /// Why nothing can be changed on a node.
@@ -133,6 +139,7 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
         components: Vec::new(),
         tracing_files: tracing_files(host),
         kubeadm_runs: false,
+        surroundings: None,
         trouble: None,
         now: host.now()?,
     };
@@ -161,9 +168,41 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
         });
         let answers = join_all(found.probes.iter().map(|p| host.probe(p))).await;
         let green = found.probes.iter().zip(answers).filter(|(_, green)| *green).map(|(p, _)| p.clone()).collect();
-        facts.components.push(ComponentFacts { found, processes, green });
+        let member = match found.component {
+            ComponentName::Etcd => Some(ask(host, found.member.as_ref()).await?),
+            ComponentName::KubeApiserver => None,
+        };
+        facts.components.push(ComponentFacts { found, processes, green, member });
+    }
+    match surroundings(host, &facts).await {
+        Ok(surroundings) => facts.surroundings = Some(surroundings),
+        Err(error) => facts.trouble = Some(unreadable(&error)),
     }
     Ok(facts)
+}
+
+/// Asks an etcd member how it and its cluster are.
+async fn ask<H: Host>(host: &H, endpoints: Option<&Endpoints>) -> Result<EtcdMember, host::Error> {
+    let Some(endpoints) = endpoints else { return Ok(member(MemberHealth::Unknown, None, None)) };
+    let health = health(host.get(&endpoints.health).await.told());
+    let metrics = async || host.get(&endpoints.metrics).await.told().and_then(|(_, text)| Metrics::parse(text));
+    let first = metrics().await;
+    if first.as_ref().is_some_and(Metrics::should_be_read_again) {
+        host.sleep_until(host.now()?.since_boot + READ_AGAIN_AFTER).await;
+        return Ok(member(health, first.as_ref(), metrics().await.as_ref()));
+    }
+    Ok(member(health, None, first.as_ref()))
+}
+
+async fn surroundings<H: Host>(host: &H, facts: &Facts) -> Result<Surroundings, host::Error> {
+    let apiserver = facts.component(ComponentName::KubeApiserver).and_then(|c| c.process(&c.found.argv));
+    let memory_of_apiserver = apiserver.map(|process| host.memory_of(process.id)).transpose()?.flatten();
+    Ok(Surroundings {
+        kubelet: kubelet(&host.get(&kubelet_probe()).await, &host.processes("kubelet")?, facts.now.since_boot),
+        room: vec![(Folder::Manifests, host.room(Folder::Manifests)?), (Folder::State, host.room(Folder::State)?)],
+        memory_available: host.memory_available()?,
+        memory_of_apiserver: memory_of_apiserver.unwrap_or(0),
+    })
 }
 
 /// The files that the kubelet reads, but for our own: all but dot files and folders, whatever their suffix.
@@ -213,8 +252,23 @@ fn unreadable(error: &host::Error) -> Trouble {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::api::node_tracing::TracingFound;
-    use crate::host::ProcessId;
+    use crate::api::node_tracing::{KubeletHealth, MemberRole, TracingFound};
+    use crate::host::{ProcessId, Room};
+
+    fn mk_member() -> EtcdMember {
+        EtcdMember { health: MemberHealth::Healthy, role: Some(MemberRole::Follower), members: Some(3), connected: Some(3) }
+    }
+
+    /// A sound node: nothing stands in the way.
+    fn mk_surroundings() -> Surroundings {
+        let room = Room { bytes: 1 << 30, inodes: Some(100_000) };
+        Surroundings {
+            kubelet: KubeletHealth::Healthy,
+            room: vec![(Folder::Manifests, room), (Folder::State, room)],
+            memory_available: 1 << 30,
+            memory_of_apiserver: 400 << 20,
+        }
+    }
 
     /// A node whose two components run as kubeadm's manifests say, and answer.
     pub(crate) fn mk_facts() -> Facts {
@@ -239,11 +293,13 @@ pub(crate) mod tests {
                 cpu: 0,
             }],
             green: found.probes.clone(),
+            member: (found.component == ComponentName::Etcd).then(mk_member),
             found,
         };
         let components = find(&files).unwrap().into_iter().map(component).collect();
         let now = Now { since_boot: 60_000, boot_id: "boot".into(), wall: jiff::Timestamp::constant(1_700_000_060, 0) };
-        Facts { manifests, components, tracing_files: Vec::new(), kubeadm_runs: false, trouble: None, now }
+        let surroundings = Some(mk_surroundings());
+        Facts { manifests, components, tracing_files: Vec::new(), kubeadm_runs: false, surroundings, trouble: None, now }
     }
 
     pub(crate) fn mk_trouble() -> Trouble {

@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | [`facts`] | looks at the node |
+//! | [`blockers`] | pure: what of the node stands in the way of any change |
 //! | [`check`] | pure: can the target be reached, is the grant to be acted on |
 //! | [`machine`] | pure: the change in flight, step by step, and back |
 //! | [`effects`] | carries the machine's effects out |
@@ -17,6 +18,7 @@
 //! Between grant and report the agent needs no API server: it may be the one that it restarts.
 
 pub mod applied;
+pub mod blockers;
 pub mod check;
 pub mod cluster;
 pub mod drift;
@@ -45,7 +47,7 @@ use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
 use self::watchdog::{Guard, Template};
-use crate::api::node_tracing::{NodeTracingStatus, Outcome, OutcomeResult, Preflight, Step};
+use crate::api::node_tracing::{Blocker, NodeTracingStatus, Outcome, OutcomeResult, Preflight, Step};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::Change;
 use crate::host::local::Local;
@@ -219,6 +221,10 @@ pub struct Agent<H> {
     quiet_for: Duration,
     /// Who goes on when this process cannot.
     guard: Guard,
+    /// What stands in the way of a change.
+    blockers: Vec<Blocker>,
+    /// When the last flight of this process came to its end, whatever its end was: until then the manifests were our own to change.
+    landed_at: Option<jiff::Timestamp>,
 }
 
 /// What becomes of the journal when everything else that nothing refers to is removed.
@@ -241,6 +247,8 @@ impl<H: Host> Agent<H> {
             damaged: None,
             last: None,
             preflight: None,
+            blockers: Vec::new(),
+            landed_at: None,
             drifts: Vec::new(),
             quiet_for: QUIET_FOR,
             guard: Guard::Unknown,
@@ -285,6 +293,8 @@ impl<H: Host> Agent<H> {
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
         (self.preflight, self.drifts) = (None, Vec::new());
+        let standing = object.status.as_ref().map(|s| s.blockers.as_slice()).unwrap_or_default();
+        self.blockers = blockers::blockers(&facts, self.own_last_change(object), standing);
         if let Some(target) = &object.spec.target {
             let checked = self.judge(target, &facts);
             if let Some(node_uid) = node_uid {
@@ -351,6 +361,12 @@ impl<H: Host> Agent<H> {
                 Ok(facts)
             }
             Decision::Fly(flight) => {
+                self.blockers.extend(blockers::of_member(&flight, &facts));
+                if let Some(blocker) = self.blockers.first() {
+                    // The grant is not used up: the change begins when nothing stands in its way.
+                    tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
+                    return Ok(facts);
+                }
                 let said = std::cell::Cell::new(Step::Idle);
                 let progress = |flight: &Flight| {
                     if said.replace(flight.step()) != flight.step() {
@@ -414,6 +430,14 @@ impl<H: Host> Agent<H> {
         outcome
     }
 
+    /// When our own last change of this node's manifests ended, by the node's clock.
+    fn own_last_change(&self, object: &NodeTracing) -> Option<jiff::Timestamp> {
+        let reported = object.status.as_ref().and_then(|s| s.last_outcome.as_ref());
+        let known = [reported, self.last.as_ref().map(|(_, outcome)| outcome)].into_iter().flatten();
+        let wrote = known.filter(|outcome| outcome.result != OutcomeResult::Refused);
+        wrote.map(|outcome| outcome.finished_time.0).chain(self.landed_at).max()
+    }
+
     async fn look(&self) -> Result<Facts, host::Error> {
         let mut facts = gather(&self.host).await?;
         facts.trouble = self.damaged.clone().or(facts.trouble);
@@ -436,12 +460,14 @@ impl<H: Host> Agent<H> {
                 .flatten()
                 .max_by_key(|o| o.grant)
                 .cloned(),
+            blockers: self.blockers.clone(),
         };
         report::status(facts, &doing, reported)
     }
 
     /// Takes over a flight that has come to its end.
     async fn landed(&mut self, flight: Flight) -> Result<(), host::Error> {
+        self.landed_at = Some(self.host.now()?.wall);
         match &flight.phase {
             Phase::Done(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "change ended: {}", outcome.message);

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use strum::IntoEnumIterator;
 
 use super::facts::Facts;
-use crate::api::node_tracing::{ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
+use crate::api::node_tracing::{Blocker, ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
 use crate::api::{ComponentName, Drift};
 
 /// The kernel's boot time moves with every correction of the wall clock; a process' start, computed from it, moves too.
@@ -25,6 +25,8 @@ pub struct Doing {
     pub step: Step,
     /// How the last grant ended.
     pub last_outcome: Option<Outcome>,
+    /// What stands in the way of a change.
+    pub blockers: Vec<Blocker>,
 }
 
 /// The status. `reported` is the one that the API server has: times that only jitter are kept from it, so that an idle node writes nothing.
@@ -44,6 +46,9 @@ pub fn status(facts: &Facts, doing: &Doing, reported: Option<&NodeTracingStatus>
         step: doing.step,
         last_outcome: doing.last_outcome.clone(),
         drift: doing.drift.clone(),
+        etcd: facts.component(ComponentName::Etcd).and_then(|etcd| etcd.member.clone()),
+        kubelet: facts.surroundings.as_ref().map(|s| s.kubelet),
+        blockers: doing.blockers.clone(),
     }
 }
 

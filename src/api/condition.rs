@@ -57,6 +57,8 @@ pub enum Reason {
     Removing,
     /// A node carries out its grant.
     WaitingForNode,
+    /// A node was granted a change and has not reported how it ended, for longer than any change takes. No other node is changed.
+    NodeOverdue,
     /// A node's agent has not yet checked the target against its manifests.
     WaitingForPreflight,
     /// No agent reports for a control-plane node.
@@ -73,6 +75,22 @@ pub enum Reason {
     Drifted,
     /// A node's files have drifted, and kubeadm runs there or somebody is still at work on them; they are healed once the node is quiet.
     WaitingForQuiet,
+    /// An etcd member does not answer, or reads from no quorum; nothing is changed beside it.
+    EtcdUnhealthy,
+    /// An etcd member reports an alarm (its space is used up, or data are corrupt); nothing is changed before it is disarmed.
+    EtcdAlarm,
+    /// An etcd member is a learner: a change of membership is under way, and no member is restarted during it.
+    EtcdLearner,
+    /// etcd counts members that are not seen to be well, or does not say how many there are: restarting one more could end the quorum.
+    QuorumAtRisk,
+    /// A node's kubelet does not answer on its health port, or does not run: it would not act on a new manifest.
+    KubeletNotAnswering,
+    /// A file system that a change writes to has less room than a safe change needs. Nothing was written.
+    NodeDiskFull,
+    /// A node has too little memory left to start a new kube-apiserver. Nothing was written.
+    NodeMemoryLow,
+    /// kubeadm runs on a node, or somebody else changed a manifest there less than two minutes ago; nothing is changed beside it.
+    UpgradeInProgress,
     /// `rollout.paused` is set.
     Paused,
     /// The node that was changed last is watched before the next one is changed (`rollout.soakSeconds`).
@@ -133,6 +151,10 @@ pub enum Reason {
     Restored,
     /// The resource is gone, and nodes were left as they are, as a person asked.
     Released,
+
+    // --- etcd
+    /// etcd does not run on the control-plane nodes: kube-apiserver alone is traced, and no change waits for etcd.
+    ExternalEtcd,
 
     // --- the collector
     /// A collector takes spans on every selected node.

@@ -182,6 +182,81 @@ pub struct NodeTracingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["component", "file", "what"]))]
     pub drift: Vec<Drift>,
+    /// What the etcd member of this node says of itself and of its cluster. Absent where none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdMember>,
+    /// Whether the node's kubelet answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<KubeletHealth>,
+    /// Why no change is begun on this node right now, with a grant or without one. Empty when nothing stands in the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    pub blockers: Vec<Blocker>,
+}
+
+/// What an etcd member says of itself and of its cluster: categories and a count, so that nothing is written while nothing changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdMember {
+    /// Whether it is well.
+    pub health: MemberHealth,
+    /// What it is among the members; absent while there is no leader, or while it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<MemberRole>,
+    /// How many members its cluster has, itself and learners included, as far as it knows: no fewer than it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<i32>,
+    /// To how many of them it is connected, itself included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<i32>,
+}
+
+/// Whether an etcd member is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberHealth {
+    /// It reads from a quorum, and there is no alarm.
+    Healthy,
+    /// It does not answer, or could not read from a quorum.
+    Unhealthy,
+    /// An alarm is raised in the cluster: its space is used up, or a member's data are corrupt.
+    Alarm,
+    /// It knows no leader: the quorum is lost, or an election is under way.
+    NoLeader,
+    /// It has no address that tells without a certificate.
+    Unknown,
+}
+
+/// What an etcd member is among the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberRole {
+    /// It leads.
+    Leader,
+    /// It votes.
+    Follower,
+    /// It follows and does not vote yet.
+    Learner,
+}
+
+/// Whether a node's kubelet answers on its health port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KubeletHealth {
+    /// It says that it is well.
+    Healthy,
+    /// It does not run, does not answer, or says that it is not well.
+    NotAnswering,
+    /// It runs with its health port closed: whether it is well cannot be seen on the node.
+    Unknown,
+}
+
+/// Something that stands in the way of a change on a node. It passes, or a person ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocker {
+    /// What.
+    pub reason: Reason,
+    /// For people: object, cause, next command.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// What the agent is doing.

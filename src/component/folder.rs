@@ -3,7 +3,7 @@
 use strum::IntoEnumIterator;
 
 use super::obstacle::{Obstacle, Placed};
-use super::{Found, ManifestFile, etcd, kube_apiserver, version};
+use super::{Found, ManifestFile, etcd, kube_apiserver, member, version};
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ComponentName, Reason};
 use crate::manifest::{self, Manifest, Unsupported};
@@ -38,6 +38,7 @@ impl<'a> Located<'a> {
             (true, true) => TracingFound::Ours,
             (true, false) => TracingFound::NotConfigured,
         };
+        let probes = self.manifest.probes();
         Found {
             component: self.component,
             file: self.file.name.clone(),
@@ -45,7 +46,8 @@ impl<'a> Located<'a> {
             version: version::tag(self.manifest.image()).map(str::to_owned),
             tracing,
             argv: self.manifest.argv(),
-            probes: self.manifest.probes(),
+            member: (self.component == ComponentName::Etcd).then(|| member::Endpoints::beside(&probes)).flatten(),
+            probes,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod canary;
 pub mod etcd;
 mod folder;
 pub mod kube_apiserver;
+pub mod member;
 mod obstacle;
 mod reference;
 mod settings;
@@ -57,6 +58,8 @@ pub struct Found {
     pub argv: Vec<String>,
     /// How the component says that it is well.
     pub probes: Vec<Probe>,
+    /// Where etcd tells of itself and of its cluster without a certificate; nothing for kube-apiserver.
+    pub member: Option<member::Endpoints>,
 }
 
 /// The change that brings one component of one node to its settings.

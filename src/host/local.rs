@@ -11,7 +11,9 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, Resolv
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, probe, process};
+use super::{
+    Answer, Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, Room, measure, probe, process,
+};
 use crate::manifest::Probe;
 
 /// Name of [`Folder::Backups`] in [`Folder::State`].
@@ -194,6 +196,22 @@ impl Host for Local {
 
     async fn sleep_until(&self, moment: u64) {
         tokio::time::sleep(Duration::from_millis(moment.saturating_sub(since_boot()))).await;
+    }
+
+    async fn get(&self, endpoint: &Probe) -> Answer {
+        self.prober.get(endpoint).await
+    }
+
+    fn room(&self, folder: Folder) -> Result<Room, Error> {
+        self.existing(folder).and_then(|fd| measure::room(&fd)).map_err(file_error("measure", folder, ""))
+    }
+
+    fn memory_available(&self) -> Result<u64, Error> {
+        measure::memory_available(&self.proc)
+    }
+
+    fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error> {
+        process::memory(&self.proc, process)
     }
 }
 

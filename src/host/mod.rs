@@ -5,6 +5,7 @@
 //! It decides nothing. Called by `crate::agent` only.
 
 pub mod local;
+mod measure;
 pub mod probe;
 pub mod process;
 
@@ -98,6 +99,36 @@ pub struct Process {
     pub pod: Option<String>,
     /// CPU time that it has used, in milliseconds.
     pub cpu: u64,
+}
+
+/// What came of asking an HTTP endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody listens there.
+    Refused,
+    /// There was no answer in time, or none that could be read.
+    Silent,
+    /// Status and body.
+    Told(u16, String),
+}
+
+impl Answer {
+    /// Status and body, if there was an answer.
+    pub fn told(&self) -> Option<(u16, &str)> {
+        match self {
+            Self::Told(status, body) => Some((*status, body)),
+            Self::Refused | Self::Silent => None,
+        }
+    }
+}
+
+/// What is left of a file system, for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes; `None` where the file system makes them as they are needed.
+    pub inodes: Option<u64>,
 }
 
 /// The node's clocks at one moment.
@@ -201,6 +232,14 @@ pub trait Host {
     fn now(&self) -> Result<Now, Error>;
     /// Returns at a moment given in milliseconds since boot, or later.
     fn sleep_until(&self, since_boot: u64) -> impl Future<Output = ()>;
+    /// Asks an HTTP endpoint of the node.
+    fn get(&self, endpoint: &Probe) -> impl Future<Output = Answer>;
+    /// The room that is left in a folder's file system.
+    fn room(&self, folder: Folder) -> Result<Room, Error>;
+    /// Bytes of memory that the node can give to new processes.
+    fn memory_available(&self) -> Result<u64, Error>;
+    /// Bytes of memory that a process holds; `None` when it is gone.
+    fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error>;
 }
 
 /// The hidden name under which `bytes` wait for their rename to `name`: the kubelet passes over dot files.

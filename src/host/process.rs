@@ -93,6 +93,28 @@ fn pod_of(cgroup: &[u8]) -> Option<String> {
     })
 }
 
+/// Bytes of memory that a process holds; `None` when it is gone, or another one has its PID.
+pub fn memory(proc: &Path, process: ProcessId) -> Result<Option<u64>, Error> {
+    let folder = proc.join(process.pid.to_string());
+    let read = |name: &str| match fs::read(folder.join(name)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(Error::Kernel { path: folder.join(name).display().to_string(), source }),
+    };
+    let (Some(stat), Some(statm)) = (read("stat")?, read("statm")?) else { return Ok(None) };
+    if times(&stat).map(|times| times.started) != Some(process.started) {
+        return Ok(None);
+    }
+    let pages = resident(&statm)
+        .ok_or_else(|| Error::Kernel { path: folder.join("statm").display().to_string(), source: io::ErrorKind::InvalidData.into() })?;
+    Ok(Some(pages.saturating_mul(rustix::param::page_size() as u64)))
+}
+
+/// Field 2 of `statm`, in pages.
+fn resident(statm: &[u8]) -> Option<u64> {
+    std::str::from_utf8(statm).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn is_gone(error: &io::Error) -> bool {
     // ESRCH: the process ended between open and read
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
@@ -212,6 +234,17 @@ mod tests {
         kill(proc, ProcessId { pid, started }).unwrap();
         assert!(!child.wait().unwrap().success());
         kill(proc, ProcessId { pid, started }).unwrap();
+    }
+
+    #[test]
+    fn the_memory_is_that_of_the_very_process() {
+        let name = std::env::args().next().unwrap();
+        let own = find(Path::new("/proc"), name.rsplit('/').next().unwrap()).unwrap();
+        let own = own.iter().find(|p| p.id.pid == i32::try_from(std::process::id()).unwrap()).unwrap().id;
+        assert!(memory(Path::new("/proc"), own).unwrap().unwrap() > 1024 * 1024);
+        assert_eq!(memory(Path::new("/proc"), ProcessId { started: own.started + 1_000, ..own }).unwrap(), None);
+        assert_eq!(memory(Path::new("/proc"), ProcessId { pid: i32::MAX, started: 1 }).unwrap(), None);
+        assert_eq!(resident(b"42087 9212 5512 1 0 20000 0\n"), Some(9212));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod canary;
 pub mod collector;
 pub mod events;
 pub mod observed;
+pub mod quorum;
 pub mod report;
 pub mod rollout;
 pub mod status;
@@ -188,7 +189,7 @@ fn grant(s: &Situation<'_>, progress: &Progress) -> Option<GrantPlan> {
     Some(GrantPlan {
         node: node.clone(),
         grant: Grant { id: last.saturating_add(1), revision, generation: s.validated.generation },
-        interrupts_the_api: rollout::restarts(s, node) && rollout::interrupts_the_api(s),
+        interrupts_the_api: quorum::interrupts_the_api(s, s.nodes.iter().filter(|n| n.name == *node)),
     })
 }
 
@@ -225,7 +226,7 @@ fn next_check(progress: &Progress, now: Timestamp) -> Duration {
         }
         Progress::Waiting(
             WaitingOn::Grant { .. }
-            | WaitingOn::Node { .. }
+            | WaitingOn::Node { overdue: false, .. }
             | WaitingOn::Preflight { .. }
             | WaitingOn::Canary { .. }
             | WaitingOn::Collector { .. }

@@ -14,7 +14,7 @@ use super::canary::observed::ObservedCanary;
 use super::canary::{ANNOTATION_VERDICT, Record};
 use super::collector;
 use crate::api::node_tracing::TracingFound;
-use crate::api::{ClusterTracingStatus, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
+use crate::api::{ClusterTracingStatus, ComponentName, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
 
 /// On every `NodeTracing`: the term of leadership that wrote it last.
 ///
@@ -178,6 +178,11 @@ impl ObservedNodeTracing {
     pub fn last_grant(&self) -> i64 {
         let ended = self.status.last_outcome.as_ref().map_or(0, |o| o.grant);
         self.grant.as_ref().map_or(0, |g| g.id).max(ended)
+    }
+
+    /// Whether a component has a manifest here.
+    pub fn runs(&self, component: ComponentName) -> bool {
+        self.status.components.iter().any(|c| c.name == component && c.tracing != TracingFound::Absent)
     }
 
     /// A component that runs here and does not answer its probes.

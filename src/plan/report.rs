@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::canary::{Canary, Refused};
 use super::validate::{Goal, Invalid, Validated};
-use crate::api::node_tracing::OutcomeResult;
+use crate::api::node_tracing::{Blocker, MemberHealth, OutcomeResult};
 use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
 
 /// What a plan found.
@@ -77,6 +77,43 @@ pub enum WaitingOn {
         node: String,
         /// Since when.
         since: Option<Timestamp>,
+        /// For longer than any change takes: its agent is gone, or cannot report.
+        overdue: bool,
+    },
+    /// Something on a node stands in the way of a change, as its agent says.
+    Blocked {
+        /// The node.
+        node: String,
+        /// What, in the agent's words.
+        blocker: Blocker,
+        /// The node has a grant, and does not begin.
+        granted: bool,
+    },
+    /// An etcd member that is not well; nothing is changed beside it.
+    EtcdUnhealthy {
+        /// Its node.
+        node: String,
+        /// What is wrong.
+        health: MemberHealth,
+    },
+    /// An alarm of etcd.
+    EtcdAlarm {
+        /// The node of a member that reports it.
+        node: String,
+    },
+    /// An etcd member that does not vote yet.
+    EtcdLearner {
+        /// Its node.
+        node: String,
+    },
+    /// etcd's members are not all accounted for.
+    QuorumAtRisk {
+        /// The node of a member that says so, or says nothing.
+        node: String,
+        /// How many members etcd counts, if it says.
+        known: Option<usize>,
+        /// How many are on the control-plane nodes.
+        seen: usize,
     },
     /// A node's manifests match, and its processes do not yet.
     Processes {
@@ -155,6 +192,8 @@ pub enum Stalled {
     Downtime {
         /// How many control-plane nodes there are.
         nodes: usize,
+        /// How many etcd members vote.
+        voters: usize,
     },
     /// Preview mode: the change was checked on every node, and waits for a person to want it.
     ///
@@ -204,6 +243,10 @@ pub enum Stand {
     InFlight {
         /// Since when.
         since: Option<Timestamp>,
+        /// For longer than any change takes.
+        overdue: bool,
+        /// Why its agent does not begin.
+        blocked: Option<Blocker>,
     },
     /// A grant of this generation did not succeed.
     Failed {
@@ -250,7 +293,13 @@ impl WaitingOn {
             Self::Agent { .. } => Reason::WaitingForAgent,
             Self::Canary { .. } => Reason::WaitingForCanary,
             Self::Collector { .. } => Reason::WaitingForCollector,
+            Self::Node { overdue: true, .. } => Reason::NodeOverdue,
             Self::Node { .. } | Self::Processes { .. } => Reason::WaitingForNode,
+            Self::Blocked { blocker, .. } => blocker.reason,
+            Self::EtcdUnhealthy { .. } => Reason::EtcdUnhealthy,
+            Self::EtcdAlarm { .. } => Reason::EtcdAlarm,
+            Self::EtcdLearner { .. } => Reason::EtcdLearner,
+            Self::QuorumAtRisk { .. } => Reason::QuorumAtRisk,
             Self::NodeNotReady { .. } => Reason::NodeNotReady,
             Self::ComponentUnhealthy { .. } => Reason::ComponentUnhealthy,
             Self::Soak { .. } => Reason::Soaking,
@@ -268,6 +317,11 @@ impl WaitingOn {
             | Self::Processes { node }
             | Self::NodeNotReady { node }
             | Self::ComponentUnhealthy { node, .. }
+            | Self::Blocked { node, .. }
+            | Self::EtcdUnhealthy { node, .. }
+            | Self::EtcdAlarm { node }
+            | Self::EtcdLearner { node }
+            | Self::QuorumAtRisk { node, .. }
             | Self::Soak { node, .. }
             | Self::Paused { next: node }
             | Self::Grant { node }
@@ -299,9 +353,52 @@ impl WaitingOn {
                  kubectl -n {namespace} describe pods -l app.kubernetes.io/component=collector",
                 nodes.join(", ")
             ),
-            Self::Node { node, since } => {
+            Self::Node { node, since, overdue } => {
                 let since = since.map(|t| format!(" since {t}")).unwrap_or_default();
-                format!("node {node} carries out its change{since}; follow it: kubectl get nodetracing {node} -w")
+                if *overdue {
+                    format!(
+                        "node {node} was granted a change{since} and has not reported how it ended, for longer than any change takes; no \
+                         other node is changed; see its agent's pod: kubectl -n {namespace} get pods -l app.kubernetes.io/component=agent \
+                         --field-selector spec.nodeName={node}; if the node does not come back: docs/break-glass.md{}",
+                        let_go(v)
+                    )
+                } else {
+                    format!("node {node} carries out its change{since}; follow it: kubectl get nodetracing {node} -w")
+                }
+            }
+            Self::Blocked { node, blocker, granted } => {
+                let stands = if *granted { "its change is granted and not begun" } else { "no change is begun" };
+                format!("node {node}: {stands}: {}{}", blocker.message, let_go(v))
+            }
+            Self::EtcdUnhealthy { node, health } => {
+                let what = if *health == MemberHealth::NoLeader { "knows no leader" } else { "does not read from a quorum" };
+                format!(
+                    "the etcd member of node {node} {what}, and nothing is changed beside it; see: kubectl -n kube-system logs etcd-{node}{}",
+                    let_go(v)
+                )
+            }
+            Self::EtcdAlarm { node } => format!(
+                "the etcd member of node {node} reports an alarm, and nothing is changed before it is disarmed; see, with etcd's \
+                 certificates: etcdctl alarm list{}",
+                let_go(v)
+            ),
+            Self::EtcdLearner { node } => format!(
+                "the etcd member of node {node} is a learner: a change of membership is under way, and no member is restarted during it; \
+                 see, with etcd's certificates: etcdctl member list{}",
+                let_go(v)
+            ),
+            Self::QuorumAtRisk { node, known, seen } => {
+                let what = match known {
+                    Some(known) if known != seen => {
+                        format!("etcd counts {known} members, and {seen} of them are on the control-plane nodes")
+                    }
+                    Some(_) => format!("the etcd member of node {node} is not connected to every other member"),
+                    None => format!("the etcd member of node {node} does not tell how its cluster is"),
+                };
+                format!(
+                    "{what}; no member is restarted, because the quorum could end; see, with etcd's certificates: etcdctl member list{}",
+                    let_go(v)
+                )
             }
             Self::Processes { node } => {
                 format!(
@@ -384,10 +481,11 @@ impl Stalled {
                 };
                 format!("node {node}: {ended}: {message}; no other node is changed; {next}{}", let_go(v))
             }
-            Self::Downtime { nodes } => format!(
-                "with {nodes} control-plane node{} a change interrupts the API, and rollout.singleNodeDowntime is Refused; \
-                 set it to Allowed to go on{}",
+            Self::Downtime { nodes, voters } => format!(
+                "with {nodes} control-plane node{} and {voters} voting etcd member{} a change interrupts the API, and \
+                 rollout.singleNodeDowntime is Refused; set it to Allowed to go on{}",
                 if *nodes == 1 { "" } else { "s" },
+                if *voters == 1 { "" } else { "s" },
                 let_go(v)
             ),
             Self::Preview { changes, collector, tried } => {

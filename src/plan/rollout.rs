@@ -10,11 +10,12 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::canary::Canary;
 use super::observed::{Observed, ObservedNodeTracing};
+use super::quorum;
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
 use crate::api::clustertracing::SingleNodeDowntime;
-use crate::api::node_tracing::{OutcomeResult, Step, TracingFound, Verdict};
-use crate::api::{ComponentName, Reason, RolloutMode, State, Target};
+use crate::api::node_tracing::{OutcomeResult, Step, Verdict};
+use crate::api::{Reason, RolloutMode, State, Target};
 
 /// A check reads a few files. An agent that has not answered after this long is not there.
 const AGENT_ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
@@ -38,8 +39,15 @@ pub struct Situation<'a> {
 type Gate = fn(&Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn>;
 
 /// All of them have to be open before a grant; the first closed one is reported.
-/// To come: every etcd voter healthy and no alarm, no `kubeadm upgrade` running.
-const GATES: &[Gate] = &[collector_first, nodes_ready, components_healthy, soaked];
+const GATES: &[Gate] =
+    &[collector_first, nodes_ready, components_healthy, quorum::members_well, quorum::members_known, nothing_blocks, soaked];
+
+/// How long a change may take, whatever happens: the new state is waited for and then the old one, each of them for the kubelet (90 s)
+/// and for its health. A minute more for the report.
+fn flight_ends_within(target: &Target) -> SignedDuration {
+    let health = SignedDuration::from_secs(target.settings.health_timeout_seconds.into());
+    (health + SignedDuration::from_secs(90)) * 2 + SignedDuration::from_mins(1)
+}
 
 /// Where a node stands, from what its agent reports of `target`.
 pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, generation: i64, now: Timestamp) -> Stand {
@@ -52,7 +60,9 @@ pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, genera
     if n.in_flight().is_some() {
         // An agent that cannot act on its grant says why; one that acts says which step it is at.
         let idle = n.status.step == Step::Idle;
-        return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted });
+        let blocked = n.status.blockers.first().filter(|_| idle && answered).cloned();
+        let overdue = blocked.is_none() && n.granted.is_some_and(|granted| now.duration_since(granted) > flight_ends_within(target));
+        return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted, overdue, blocked });
     }
     // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh.
     if let Some(o) = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded) {
@@ -96,9 +106,8 @@ pub fn decide(s: &Situation<'_>) -> Progress {
     if let Some(stalled) = stop_the_line(s.nodes) {
         return Progress::Stalled(stalled);
     }
-    if let Some(n) = of(|s| matches!(s, Stand::InFlight { .. })).next() {
-        let since = if let Stand::InFlight { since } = n.stand { since } else { None };
-        return Progress::Waiting(WaitingOn::Node { node: n.name.clone(), since });
+    if let Some(waiting) = s.nodes.iter().find_map(in_flight) {
+        return Progress::Waiting(waiting);
     }
     if let Some(n) = of(|s| matches!(s, Stand::Unanswered { silent: true })).next() {
         return Progress::Waiting(WaitingOn::Agent { node: n.name.clone() });
@@ -111,6 +120,14 @@ pub fn decide(s: &Situation<'_>) -> Progress {
         Some(candidate) => next(s, candidate),
         None => settled(s),
     }
+}
+
+fn in_flight(n: &NodeReport) -> Option<WaitingOn> {
+    let Stand::InFlight { since, overdue, blocked } = &n.stand else { return None };
+    Some(match blocked {
+        Some(blocker) => WaitingOn::Blocked { node: n.name.clone(), blocker: blocker.clone(), granted: true },
+        None => WaitingOn::Node { node: n.name.clone(), since: *since, overdue: *overdue },
+    })
 }
 
 /// The first node that needs a person: one that could not go back before one that could, and a failed change before a refused one.
@@ -135,15 +152,15 @@ fn stop_the_line(nodes: &[NodeReport]) -> Option<Stalled> {
 }
 
 /// Nodes that need a change, in the order in which they get it: first those that are unwell by our doing (a change cannot make them
-/// worse, and no healthy one is taken down beside them), then by name.
-/// To come: etcd's leader last.
+/// worse, and no healthy one is taken down beside them), then by name, and etcd's leader last.
 fn order<'a>(s: &Situation<'a>) -> Vec<&'a NodeReport> {
     let mut pending: Vec<_> = s.nodes.iter().filter(|n| matches!(n.stand, Stand::Pending { .. })).collect();
-    pending.sort_by_key(|n| (!unwell_by_us(s, n), &n.name));
+    pending.sort_by_key(|n| (!unwell_by_us(s, n), quorum::leads(s, n), &n.name));
     pending
 }
 
-fn unwell_by_us(s: &Situation<'_>, node: &NodeReport) -> bool {
+/// Whether a node does not do well, and a change of ours may be why: it may be mended where another would have to wait.
+pub fn unwell_by_us(s: &Situation<'_>, node: &NodeReport) -> bool {
     s.observed.node_tracings.get(&node.name).is_some_and(|n| {
         let failed_before = n.status.last_outcome.as_ref().is_some_and(|o| o.result != OutcomeResult::Succeeded);
         failed_before || n.unhealthy_by_us()
@@ -157,8 +174,9 @@ fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
     if rollout.mode == RolloutMode::Preview && s.validated.goal == Goal::Trace {
         return canaries(s).unwrap_or_else(|| preview(s));
     }
-    if rollout.single_node_downtime == SingleNodeDowntime::Refused && restarts(s, &candidate.name) && interrupts_the_api(s) {
-        return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len() });
+    // Of all that is still to change: a rollout that would stop halfway does not begin.
+    if rollout.single_node_downtime == SingleNodeDowntime::Refused && quorum::interrupts_the_api(s, order(s).into_iter()) {
+        return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len(), voters: quorum::voters(s) });
     }
     if rollout.paused {
         return Progress::Waiting(WaitingOn::Paused { next: candidate.name.clone() });
@@ -223,20 +241,6 @@ fn preview(s: &Situation<'_>) -> Progress {
     })
 }
 
-/// Whether the change of a node restarts anything: one that puts a file's mode right does not.
-pub fn restarts(s: &Situation<'_>, node: &str) -> bool {
-    s.nodes.iter().any(|n| n.name == node && matches!(&n.stand, Stand::Pending { changes } if !changes.is_empty()))
-}
-
-/// With one or two etcd members the loss of one ends the quorum; with one API server there is no other to ask.
-pub fn interrupts_the_api(s: &Situation<'_>) -> bool {
-    let has_etcd = |n: &&NodeReport| {
-        let components = s.observed.node_tracings.get(&n.name).map(|n| n.status.components.as_slice()).unwrap_or_default();
-        components.iter().any(|c| c.name == ComponentName::Etcd && c.tracing != TracingFound::Absent)
-    };
-    s.nodes.len() == 1 || (1..=2).contains(&s.nodes.iter().filter(has_etcd).count())
-}
-
 /// No node is told to send spans before its collector takes them: a dead receiver makes a stopping API server wait for it.
 fn collector_first(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
     (candidate.selected && !s.without_collector.is_empty()).then(|| WaitingOn::Collector { nodes: s.without_collector.to_vec() })
@@ -254,6 +258,16 @@ fn components_healthy(s: &Situation<'_>, candidate: &NodeReport) -> Option<Waiti
         let unhealthy = s.observed.node_tracings.get(&n.name)?.unhealthy()?;
         let mended = n.name == candidate.name && unwell_by_us(s, n);
         (!mended).then(|| WaitingOn::ComponentUnhealthy { node: n.name.clone(), component: unhealthy.name })
+    })
+}
+
+/// The candidate can be changed, and no other node is being changed by somebody else or without a kubelet.
+fn nothing_blocks(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
+    let anywhere = [Reason::UpgradeInProgress, Reason::KubeletNotAnswering];
+    s.nodes.iter().find_map(|n| {
+        let blockers = &s.observed.node_tracings.get(&n.name)?.status.blockers;
+        let blocker = blockers.iter().find(|b| n.name == candidate.name || anywhere.contains(&b.reason))?;
+        Some(WaitingOn::Blocked { node: n.name.clone(), blocker: blocker.clone(), granted: false })
     })
 }
 

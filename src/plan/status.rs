@@ -99,7 +99,12 @@ fn traced(v: &Validated, o: &Observed, report: &Report, component: ComponentName
         ComponentName::Etcd => (ConditionType::EtcdTraced, v.etcd.state),
     };
     let wanted = state == State::Enabled && v.goal == Goal::Trace;
-    let (status, reason, message) = if wanted {
+    let is_absent = |n: &NodeReport| found(o, &n.name, component).is_some_and(|c| c.tracing == TracingFound::Absent);
+    let elsewhere = component == ComponentName::Etcd && !report.nodes.is_empty() && report.nodes.iter().all(is_absent);
+    let (status, reason, message) = if wanted && elsewhere {
+        let message = "no control-plane node runs etcd as a static pod: it is not traced, and how it does is not seen before a change";
+        (Some(false), Reason::ExternalEtcd, message.to_owned())
+    } else if wanted {
         let selected: Vec<_> = report.nodes.iter().filter(|n| n.selected).collect();
         let as_requested = selected.iter().filter(|n| carries(o, n, component)).count();
         let known = selected.iter().any(|n| found(o, &n.name, component).is_some());
@@ -197,6 +202,8 @@ fn node_state(node: &NodeReport) -> (NodeState, String) {
                 None => (NodeState::Pending, restarts),
             }
         }
+        Stand::InFlight { overdue: true, .. } => (NodeState::Unknown, "has not reported how its change ended".to_owned()),
+        Stand::InFlight { blocked: Some(blocker), .. } => (NodeState::Pending, format!("{}: {}", blocker.reason, blocker.message)),
         Stand::InFlight { .. } => (NodeState::Changing, "carries out its change".to_owned()),
         Stand::Settling => (NodeState::Changing, "the manifests match, the running processes do not yet".to_owned()),
         Stand::Unhealthy { component } => (NodeState::Unhealthy, format!("{component} does not answer its probes")),

@@ -14,9 +14,11 @@ use std::rc::Rc;
 use clustertracing::agent::watchdog::{Guard, Template};
 use clustertracing::agent::{Agent, journal};
 use clustertracing::api::node_tracing::{
-    ComponentSettings, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound, Verdict, sha256_hex,
+    ComponentSettings, EtcdMember, KubeletHealth, MemberHealth, MemberRole, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step,
+    TracingFound, Verdict, sha256_hex,
 };
 use clustertracing::api::{ComponentName, Grant, NodeTracing, NodeTracingSpec, Reason, State, Target};
+use clustertracing::host::{Answer, Room};
 use futures::FutureExt;
 use world::{FILES, Fate, Fault, Killed, World};
 
@@ -60,6 +62,8 @@ async fn mk_agent(world: &Rc<World>) -> Agent<world::Node> {
 
 /// One process of the agent: start, turns until its outcome is reported. `object` gets the status as the API server would.
 async fn live(world: &Rc<World>, object: &mut NodeTracing) {
+    // an object without a status knows nothing of what was written for an earlier one
+    world.settle();
     let mut agent = mk_agent(world).await;
     let used = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()).map(|o| o.grant);
     for _ in 0..3 {
@@ -125,6 +129,56 @@ async fn a_granted_target_is_reached_verified_and_reported() {
     assert!(text.contains(&tracing_file));
     assert_eq!(world.ours(), ["applied", "backup", "etcd.yaml", "kube-apiserver.yaml", &tracing_file]);
     assert_eq!(sha256_hex(&fs::read(world.dir.path().join("state/backup/etcd.yaml")).unwrap()), before[0].digest);
+}
+
+/// What goes wrong on a node.
+type Spoil<'a> = &'a dyn Fn(&World);
+
+/// One turn with a grant, in a world that was spoilt.
+async fn turn_in(spoil: impl Fn(&World)) -> (NodeTracingStatus, bool) {
+    let (world, object) = (World::new(), on(1));
+    spoil(&world);
+    let before = world.manifests();
+    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    let untouched = world.manifests() == before && world.ours().is_empty();
+    (status, untouched)
+}
+
+#[tokio::test]
+async fn a_change_is_not_begun_while_something_stands_in_its_way_and_the_grant_is_kept() {
+    let full = Room { bytes: 4096, inodes: None };
+    let spoilt: [(Spoil, Reason); 5] = [
+        (&|w| *w.kubelet_says.borrow_mut() = Answer::Silent, Reason::KubeletNotAnswering),
+        (&|w| w.room.set(full), Reason::NodeDiskFull),
+        (&|w| *w.member_says.borrow_mut() = r#"{"health":"false","reason":"ALARM NOSPACE"}"#, Reason::EtcdAlarm),
+        (&|w| *w.member_says.borrow_mut() = r#"{"health":"false","reason":"RAFT NO LEADER"}"#, Reason::EtcdUnhealthy),
+        (&|w| w.kubeadm_runs.set(true), Reason::UpgradeInProgress),
+    ];
+    for (spoil, reason) in spoilt {
+        let (status, untouched) = turn_in(spoil).await;
+        assert_eq!(status.blockers.iter().map(|b| b.reason).collect::<Vec<_>>(), [reason]);
+        assert_eq!((status.last_outcome, status.step, untouched), (None, Step::Idle, true), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_begins_once_nothing_stands_in_its_way_any_more() {
+    let (world, mut object) = (World::new(), on(1));
+    *world.kubelet_says.borrow_mut() = Answer::Silent;
+    live(&world, &mut object).await;
+    assert_eq!(object.status.as_ref().unwrap().last_outcome, None);
+    *world.kubelet_says.borrow_mut() = Answer::Told(200, "ok".into());
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+    assert_eq!(object.status.unwrap().blockers, []);
+}
+
+#[tokio::test]
+async fn an_etcd_member_is_reported_as_it_says() {
+    let (status, _) = turn_in(|_| {}).await;
+    let alone = EtcdMember { health: MemberHealth::Healthy, role: Some(MemberRole::Leader), members: Some(1), connected: Some(1) };
+    assert_eq!((status.etcd, status.kubelet), (Some(alone), Some(KubeletHealth::Healthy)));
 }
 
 #[tokio::test]
@@ -596,6 +650,7 @@ async fn a_watchdog_that_does_not_start_refuses_the_grant() {
 #[tokio::test]
 async fn nothing_is_left_over_but_the_journal_when_the_outcome_is_reported() {
     let (world, mut switch_off) = (mk_reached(&[on(1)]).await, off(2));
+    world.settle();
     let mut agent = mk_agent(&world).await;
     let status = agent.turn(&switch_off, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
     switch_off.status = Some(status);

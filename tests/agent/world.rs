@@ -15,13 +15,18 @@ use clustertracing::agent::watchdog;
 use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
-use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, is_temporary, permanent_name};
+use clustertracing::host::{
+    Answer, Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, Room, is_temporary, permanent_name,
+};
 use clustertracing::manifest::Probe;
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 pub(crate) const FILES: [&str; 2] = ["etcd.yaml", API_SERVER];
 const API_SERVER: &str = "kube-apiserver.yaml";
+
+/// Of the only member of a cluster.
+const METRICS: &str = "etcd_server_has_leader 1\netcd_server_is_leader 1\netcd_network_known_peers{Local=\"a\",Remote=\"a\"} 1\n";
 
 /// What happens at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +98,13 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) fate: Cell<Fate>,
     pub(crate) kubelet_works: Cell<bool>,
+    /// What the kubelet answers on its health port.
+    pub(crate) kubelet_says: RefCell<Answer>,
+    pub(crate) kubeadm_runs: Cell<bool>,
+    /// What is left of the file systems.
+    pub(crate) room: Cell<Room>,
+    /// The etcd member's answer to `/health`, when its process is well.
+    pub(crate) member_says: RefCell<&'static str>,
     /// Run right before the effect of that number.
     pub(crate) fault: Cell<Option<(usize, Fault)>>,
     /// What somebody else does right before the rename of that number in the manifests folder.
@@ -130,6 +142,10 @@ impl World {
             dir,
             fate: Cell::new(Fate::Healthy),
             kubelet_works: Cell::new(true),
+            kubelet_says: RefCell::new(Answer::Told(200, "ok".into())),
+            kubeadm_runs: Cell::new(false),
+            room: Cell::new(Room { bytes: 1 << 30, inodes: None }),
+            member_says: RefCell::new(r#"{"health":"true","reason":""}"#),
             fault: Cell::new(None),
             rival: RefCell::default(),
             effects: Cell::new(0),
@@ -155,6 +171,7 @@ impl World {
         }
         fs::write(world.dir.path().join("manifests/kube-scheduler.yaml"), "kind: Pod\n").unwrap();
         world.pass(10_000);
+        world.settle();
         Rc::new(world)
     }
 
@@ -209,7 +226,16 @@ impl World {
         copy.clock.set(self.clock.get());
         copy.next_pid.set(self.next_pid.get());
         copy.running.borrow_mut().clone_from(&self.running.borrow());
+        copy.settle();
         copy
+    }
+
+    /// The manifests have been what they are for long.
+    pub(crate) fn settle(&self) {
+        for file in FILES {
+            self.touch(file);
+        }
+        self.touched.borrow_mut().values_mut().for_each(|(_, since)| *since = 0);
     }
 
     /// Names of all files below the state folder, and of all hidden ones in the manifests folder.
@@ -445,7 +471,7 @@ impl Host for Node {
     fn changed(&self, folder: Folder, name: &str) -> Result<Option<Timestamp>, Error> {
         let is_there = self.local.changed(folder, name)?.is_some();
         let changed = self.world.touched.borrow().get(name).map_or(0, |(_, since)| *since);
-        Ok(is_there.then(|| wall(changed)))
+        Ok(is_there.then(|| if changed == 0 { Timestamp::UNIX_EPOCH } else { wall(changed) }))
     }
 
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error> {
@@ -492,6 +518,7 @@ impl Host for Node {
         match program {
             KUBELET => return Ok(vec![Process::default()]),
             watchdog::PROGRAM => return Ok(self.world.watchdogs()),
+            "kubeadm" if self.world.kubeadm_runs.get() => return Ok(vec![Process::default()]),
             _ => {}
         }
         let running = self.world.running.borrow();
@@ -526,5 +553,27 @@ impl Host for Node {
 
     async fn sleep_until(&self, moment: u64) {
         self.world.pass(moment.saturating_sub(self.world.clock.get()));
+    }
+
+    async fn get(&self, endpoint: &Probe) -> Answer {
+        let etcd_runs = self.world.running.borrow().contains_key("etcd.yaml");
+        match endpoint.path.as_str() {
+            "/healthz" => self.world.kubelet_says.borrow().clone(),
+            "/health" if etcd_runs => Answer::Told(200, (*self.world.member_says.borrow()).into()),
+            "/metrics" if etcd_runs => Answer::Told(200, METRICS.into()),
+            _ => Answer::Refused,
+        }
+    }
+
+    fn room(&self, folder: Folder) -> Result<Room, Error> {
+        self.local.room(folder).map(|_| self.world.room.get())
+    }
+
+    fn memory_available(&self) -> Result<u64, Error> {
+        Ok(1 << 30)
+    }
+
+    fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error> {
+        Ok(self.world.running.borrow().values().any(|r| r.process.as_ref().is_some_and(|p| p.id == process)).then_some(300 << 20))
     }
 }

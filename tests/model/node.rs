@@ -1,11 +1,14 @@
 //! A node: manifests, processes, journal, and the agent. What the agent decides, the product's own functions decide; what is pretended
 //! here is the machine under them.
 
+use clustertracing::agent::blockers::of_member;
 use clustertracing::agent::check::{Checked, Decision, decide, preflight, stands, valid_grant};
 use clustertracing::agent::facts::{ComponentFacts, Facts, Manifest, Trouble};
 use clustertracing::agent::machine::{Effect, Event, Flight, Held, Moved, Phase, Seen, Side, Swap, View, transition};
 use clustertracing::agent::report::{Doing, status};
-use clustertracing::api::node_tracing::{NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound};
+use clustertracing::api::node_tracing::{
+    EtcdMember, MemberHealth, MemberRole, NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound,
+};
 use clustertracing::api::{ComponentName, NodeTracing, Reason, State, Target};
 use clustertracing::component::{Change, Found, ManifestFile};
 use clustertracing::host::{Now, Permissions, Process};
@@ -33,6 +36,8 @@ pub(crate) struct Node {
     boots: u8,
     /// Budgets that have run out since the flight began: the only time there is.
     hours: u8,
+    /// How many members etcd has.
+    members: i32,
     /// The two static-pod manifests; `None` while one is away.
     pub(crate) manifests: [Option<String>; 2],
     /// The manifest that each component's process was started from.
@@ -74,10 +79,10 @@ pub(crate) struct Turned {
 
 impl Node {
     /// As kubeadm leaves it, and an agent that has just been started.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(members: i32) -> Self {
         let manifests = [0, 1].map(|_| Some(UNTOUCHED.to_owned()));
         let agent = Agent::Watching(Memory::default());
-        Self { up: true, ready: true, boots: 1, hours: 0, processes: manifests.clone(), manifests, journal: None, agent }
+        Self { up: true, ready: true, boots: 1, hours: 0, members, processes: manifests.clone(), manifests, journal: None, agent }
     }
 
     /// Whether a component answers.
@@ -211,6 +216,8 @@ impl Node {
                         ended = Some(outcome);
                     }
                     Decision::Mend(_) => unreachable!("the model's files keep their mode and owner"),
+                    // Not begun, and the grant not used up.
+                    Decision::Fly(flight) if of_member(&flight, &facts).is_some() => {}
                     Decision::Fly(flight) => {
                         let (flight, effect) = transition(*flight, Event::Begun, &self.now());
                         return Some(node.went_on(memory, flight, effect));
@@ -232,6 +239,7 @@ impl Node {
                 .flatten()
                 .max_by_key(|o| o.grant)
                 .cloned(),
+            blockers: Vec::new(),
         };
         node.agent = Agent::Watching(memory);
         Some(Turned { node, status: Some(status(&facts, &doing, reported)), ended })
@@ -346,6 +354,12 @@ impl Node {
         Some(Process { argv: argv(component, manifest), ..Process::default() })
     }
 
+    /// What the etcd member says of itself. It cannot be asked where the quorum is lost: nobody would hear the answer.
+    fn member(&self) -> EtcdMember {
+        let health = if self.serves(index(ComponentName::Etcd)) { MemberHealth::Healthy } else { MemberHealth::Unhealthy };
+        EtcdMember { health, role: Some(MemberRole::Follower), members: Some(self.members), connected: Some(self.members) }
+    }
+
     fn facts(&self) -> Facts {
         let permissions = Permissions { mode: 0o600, uid: 0, gid: 0 };
         let manifests = COMPONENTS.map(|component| {
@@ -363,15 +377,18 @@ impl Node {
                 tracing: if manifest == UNTOUCHED { TracingFound::NotConfigured } else { TracingFound::Ours },
                 argv: argv(component, manifest),
                 probes: vec![probe()],
+                member: None,
             };
             let green = if self.serves(index(component)) { found.probes.clone() } else { Vec::new() };
-            ComponentFacts { found, processes: self.process(component).into_iter().collect(), green }
+            let member = (component == ComponentName::Etcd).then(|| self.member());
+            ComponentFacts { found, processes: self.process(component).into_iter().collect(), green, member }
         });
         Facts {
             manifests: manifests.into(),
             components: components.into(),
             tracing_files: Vec::new(),
             kubeadm_runs: false,
+            surroundings: None,
             trouble: None,
             now: self.now(),
         }

@@ -260,7 +260,7 @@ impl Model for Rollout {
         let cluster = |rate| Cluster {
             resource: Some(Hashed::new(resource(rate, 1))),
             objects: vec![None; self.nodes],
-            nodes: vec![Node::new(); self.nodes],
+            nodes: vec![Node::new(i32::try_from(self.nodes).expect("a few nodes")); self.nodes],
             leader: Leader::new(1),
             sleeper: None,
             edits: self.edits,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use clustertracing::api::clustertracing::ClusterTracingStatus;
 use clustertracing::api::node_tracing::{
-    ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep, TracingFound, Verdict,
+    Blocker, ComponentStatus, EtcdMember, MemberHealth, MemberRole, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep,
+    TracingFound, Verdict,
 };
 use clustertracing::api::{
     self, ClusterTracing, ComponentName, Deviation, Drift, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 
 /// What is really on a node, and how its agent behaves.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub(crate) struct Machine {
     /// What the manifests carry; `None`: nothing of ours.
     pub(crate) carries: Option<NodeSettings>,
@@ -39,6 +41,14 @@ pub(crate) struct Machine {
     pub(crate) drift: Vec<Drift>,
     /// A component that does not answer its probes.
     pub(crate) unhealthy: Option<ComponentName>,
+    /// etcd runs elsewhere.
+    pub(crate) without_etcd: bool,
+    /// What the etcd member says of itself, where that is not "healthy, one of as many as there are nodes".
+    pub(crate) member: Option<EtcdMember>,
+    /// It leads.
+    pub(crate) leads: bool,
+    /// What the agent says stands in the way.
+    pub(crate) blockers: Vec<Blocker>,
     /// How its canary pods end, if not well.
     pub(crate) canary: Option<CanaryEnds>,
 }
@@ -99,6 +109,7 @@ impl Machine {
                 ComponentName::Etcd => carries.etcd.state = State::Disabled,
             }
         }
+        self.carries = carried(carries);
         self.drift.push(drift);
     }
 }
@@ -331,6 +342,7 @@ impl World {
     }
 
     fn agent(&mut self, name: &str) {
+        let members = i32::try_from(self.machines.values().filter(|m| !m.without_etcd).count()).expect("a few nodes");
         let (Some(machine), Some(n)) = (self.machines.get_mut(name), self.node_tracings.get_mut(name)) else { return };
         if machine.silent || n.node_uid != self.nodes.get(name).map(|n| n.uid.clone()).unwrap_or_default() {
             return;
@@ -338,7 +350,13 @@ impl World {
         let Some(target) = n.target.clone() else { return };
         if let Some(grant) = n.in_flight().cloned() {
             if machine.stuck.is_some() {
-                report(machine, &target.settings, &mut n.status);
+                report(machine, members, &target.settings, &mut n.status);
+                n.status.observed_generation = Some(n.generation);
+                return;
+            }
+            if !machine.blockers.is_empty() {
+                // Not begun, and the grant not used up.
+                report(machine, members, &target.settings, &mut n.status);
                 n.status.observed_generation = Some(n.generation);
                 return;
             }
@@ -348,7 +366,7 @@ impl World {
             }
             if grant.revision != target.revision {
                 // Not acted on, and never ended.
-                report(machine, &target.settings, &mut n.status);
+                report(machine, members, &target.settings, &mut n.status);
                 n.status.observed_generation = Some(n.generation);
                 return;
             }
@@ -370,7 +388,7 @@ impl World {
                 seconds: 7,
             });
         }
-        report(machine, &target.settings, &mut n.status);
+        report(machine, members, &target.settings, &mut n.status);
         n.status.observed_generation = Some(n.generation);
     }
 
@@ -409,7 +427,7 @@ fn carried(settings: &NodeSettings) -> Option<NodeSettings> {
     on.then(|| settings.clone())
 }
 
-fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStatus) {
+fn report(machine: &Machine, members: i32, target: &NodeSettings, status: &mut NodeTracingStatus) {
     let state = |settings: Option<&NodeSettings>, name| {
         let settings = settings?;
         let component = if name == ComponentName::Etcd { &settings.etcd } else { &settings.kube_api_server };
@@ -417,9 +435,12 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
         (component.state == State::Enabled).then_some(effect)
     };
     let components = [ComponentName::KubeApiserver, ComponentName::Etcd];
+    let here = |name| name != ComponentName::Etcd || !machine.without_etcd;
     let wanted = carried(target);
-    let changes: Vec<_> =
-        components.into_iter().filter(|name| state(machine.carries.as_ref(), *name) != state(wanted.as_ref(), *name)).collect();
+    let changes: Vec<_> = components
+        .into_iter()
+        .filter(|name| here(*name) && state(machine.carries.as_ref(), *name) != state(wanted.as_ref(), *name))
+        .collect();
     let refused = machine.stuck.or_else(|| machine.refuses.filter(|_| wanted.is_some() && !changes.is_empty()));
     status.drift = if wanted.is_some() { machine.drift.clone() } else { Vec::new() };
     let (verdict, message) = match refused {
@@ -439,11 +460,19 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
             version: Some(if name == ComponentName::Etcd { "3.6.16" } else { "1.36.3" }.into()),
             manifest: Some(format!("{name}.yaml")),
             manifest_digest: None,
-            tracing: if state(machine.carries.as_ref(), name).is_some() { TracingFound::Ours } else { TracingFound::NotConfigured },
-            healthy: machine.unhealthy != Some(name),
+            tracing: match state(machine.carries.as_ref(), name) {
+                _ if !here(name) => TracingFound::Absent,
+                Some(_) => TracingFound::Ours,
+                None => TracingFound::NotConfigured,
+            },
+            healthy: here(name) && machine.unhealthy != Some(name),
             started_time: None,
         })
         .collect();
+    let role = if machine.leads { MemberRole::Leader } else { MemberRole::Follower };
+    let well = EtcdMember { health: MemberHealth::Healthy, role: Some(role), members: Some(members), connected: Some(members) };
+    status.etcd = here(ComponentName::Etcd).then(|| machine.member.clone().unwrap_or(well));
+    status.blockers.clone_from(&machine.blockers);
     let changes = if refused.is_some() { Vec::new() } else { changes };
     status.preflight = Some(Preflight { revision: target.revision(), verdict, changes, reason: refused, message });
 }
