@@ -4,13 +4,11 @@ use futures::future::join_all;
 
 use super::chain;
 use super::drift::{Mend, TRACING_FILE_MODE};
+use super::facts::KUBELET;
 use super::journal;
 use super::machine::{Effect, Event, Flight, Held, Moved, Seen, Side, Swap, View, transition};
 use super::watchdog;
 use crate::host::{self, File, Folder, Host, Permissions, Process, replace, stage, temporary_name};
-
-/// The kubelet's program.
-pub const KUBELET: &str = "kubelet";
 
 /// Takes a flight from `event` to its end. `confirm` asks the API server whether the grant stands; `progress` hears of every new state.
 ///

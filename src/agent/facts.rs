@@ -16,6 +16,8 @@ use crate::manifest::Probe;
 
 /// The program that sets control planes up and upgrades them.
 const KUBEADM: &str = "kubeadm";
+/// The program that runs the node's pods.
+pub const KUBELET: &str = "kubelet";
 
 /// What the names of tracing files begin with.
 pub const TRACING_FILES: &str = "tracing-";
@@ -33,6 +35,8 @@ pub struct Facts {
     pub kubeadm_runs: bool,
     /// What else a change depends on; `None` when it was not looked at.
     pub surroundings: Option<Surroundings>,
+    /// When the kubelet was started, by the wall clock; `None` when none was seen.
+    pub kubelet_started: Option<jiff::Timestamp>,
     /// Why nothing can be changed, or not everything was seen.
     pub trouble: Option<Trouble>,
     /// When.
@@ -140,6 +144,7 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
         tracing_files: tracing_files(host),
         kubeadm_runs: false,
         surroundings: None,
+        kubelet_started: None,
         trouble: None,
         now: host.now()?,
     };
@@ -157,6 +162,10 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
             return Ok(facts);
         }
     };
+    match host.processes(KUBELET) {
+        Ok(running) => facts.kubelet_started = running.last().map(|kubelet| facts.now.wall_time_of(kubelet.id.started)),
+        Err(error) => facts.trouble = Some(unreadable(&error)),
+    }
     match host.processes(KUBEADM) {
         Ok(running) => facts.kubeadm_runs = !running.is_empty(),
         Err(error) => facts.trouble = Some(unreadable(&error)),
@@ -299,7 +308,8 @@ pub(crate) mod tests {
         let components = find(&files).unwrap().into_iter().map(component).collect();
         let now = Now { since_boot: 60_000, boot_id: "boot".into(), wall: jiff::Timestamp::constant(1_700_000_060, 0) };
         let surroundings = Some(mk_surroundings());
-        Facts { manifests, components, tracing_files: Vec::new(), kubeadm_runs: false, surroundings, trouble: None, now }
+        let kubelet_started = Some(now.wall_time_of(0));
+        Facts { manifests, components, tracing_files: Vec::new(), kubeadm_runs: false, surroundings, kubelet_started, trouble: None, now }
     }
 
     pub(crate) fn mk_trouble() -> Trouble {

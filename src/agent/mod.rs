@@ -35,6 +35,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -185,8 +186,10 @@ async fn work<H: Host>(
             if node_uid.is_none() {
                 node_uid = cluster.node_uid().await.inspect_err(|e| tracing::warn!("{}", chain(e))).ok();
             }
-            let confirm = async |grant: &Grant, target: &Target| {
-                let node_uid = cluster.node_uid().await.map_err(|e| chain(&e))?;
+            let confirm = async |grant: &Grant, target: &Target, kubelet_started: Option<Timestamp>| {
+                let (node_uid, heartbeat) = cluster.node().await.map_err(|e| chain(&e))?;
+                check::has_synced(kubelet_started, heartbeat, Timestamp::now())
+                    .map_err(|trouble| format!("{}: {}", trouble.reason.as_str(), trouble.message))?;
                 let object = cluster.read().await.map_err(|e| chain(&e))?;
                 check::stands(grant, target, &object, &node_uid)
             };
@@ -283,12 +286,13 @@ impl<H: Host> Agent<H> {
 
     /// Looks at the node, acts on the object's grant if there is one to act on, and says what is to be reported.
     ///
-    /// `confirm` asks the API server once more, right before the first write; `publish` hears of every step in between.
+    /// `confirm` asks the API server once more, before the first write and right before the first rename, about a grant, a target, and a
+    /// kubelet that was started at that time; `publish` hears of every step in between.
     pub async fn turn(
         &mut self,
         object: &NodeTracing,
         node_uid: Option<&str>,
-        confirm: impl AsyncFn(&Grant, &Target) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target, Option<Timestamp>) -> Result<(), String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
@@ -322,7 +326,7 @@ impl<H: Host> Agent<H> {
         node_uid: &str,
         checked: Checked,
         facts: Facts,
-        confirm: impl AsyncFn(&Grant, &Target) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target, Option<Timestamp>) -> Result<(), String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<Facts, host::Error> {
         // One thing after the other: the next grant waits until everybody can know how this one ended.
@@ -350,7 +354,7 @@ impl<H: Host> Agent<H> {
                 Ok(facts)
             }
             Decision::Mend(mends) => {
-                if let Err(why) = confirm(grant, target).await {
+                if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
                     tracing::warn!(grant = grant.id, "not acting: {why}");
                     return Ok(facts);
                 }
@@ -373,7 +377,12 @@ impl<H: Host> Agent<H> {
                         publish(self.status(object, Some(node_uid), flight.step(), &facts));
                     }
                 };
-                let confirm = async |flight: &Flight| confirm(&flight.grant, target).await;
+                // Asked now, so that nothing is staged in vain, and once more right before the first rename.
+                if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
+                    tracing::warn!(grant = grant.id, "not acting yet: {why}");
+                    return Ok(facts);
+                }
+                let confirm = async |flight: &Flight| confirm(&flight.grant, target, facts.kubelet_started).await;
                 let flight = drive(&self.host, *flight, Event::Begun, confirm, progress).await?;
                 self.landed(flight).await?;
                 if let Some(outcome) = self.unreported.as_ref().and_then(Flight::outcome) {

@@ -123,6 +123,8 @@ pub enum Reason {
     ManifestChanged,
     /// The watchdog that would go on without the agent did not start; nothing was changed.
     WatchdogNotStarted,
+    /// The kubelet has not been in contact with the API server since it was started: nothing begins until it has.
+    KubeletNotSynced,
     /// A file that the new manifest needs does not hold what was written; nothing was changed, or the original manifests are back.
     TracingFileDamaged,
     /// The new process ended at once; the node's original manifests are back.

@@ -10,7 +10,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use clustertracing::agent::effects::KUBELET;
+use clustertracing::agent::facts::KUBELET;
 use clustertracing::agent::watchdog;
 use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};

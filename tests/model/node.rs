@@ -389,6 +389,7 @@ impl Node {
             tracing_files: Vec::new(),
             kubeadm_runs: false,
             surroundings: None,
+            kubelet_started: None,
             trouble: None,
             now: self.now(),
         }
