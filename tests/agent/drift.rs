@@ -42,8 +42,8 @@ fn tracing_file(world: &World) -> std::path::PathBuf {
 
 /// What an agent that is started now tells, and does under the grant of `object`.
 async fn look(world: &Rc<World>, object: &NodeTracing) -> NodeTracingStatus {
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
-    agent.turn(object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap()
+    let mut agent = mk_agent(world).await;
+    agent.turn(object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap()
 }
 
 fn found(status: &NodeTracingStatus) -> Vec<(&str, Deviation, DriftCause)> {
