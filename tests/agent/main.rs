@@ -139,8 +139,8 @@ async fn turn_in(spoil: impl Fn(&World)) -> (NodeTracingStatus, bool) {
     let (world, object) = (World::new(), on(1));
     spoil(&world);
     let before = world.manifests();
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
-    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    let mut agent = mk_agent(&world).await;
+    let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
     let untouched = world.manifests() == before && world.ours().is_empty();
     (status, untouched)
 }
