@@ -35,6 +35,9 @@ pub const ANNOTATION_RELEASE: &str = "clustertracing.dev/release-without-restore
 /// In a static pod's manifest: the comma-separated list of what this project added to it, and nothing else.
 /// It is what tells our flags from a person's, and what makes an edit reversible from the text alone.
 pub const ANNOTATION_ADDED: &str = "clustertracing.dev/added";
+/// In the environment of a container that kubeadm renders from what this project put into its configuration: the same list. kubeadm's
+/// configuration has no place for annotations. No program reads the variable.
+pub const VARIABLE_ADDED: &str = "CLUSTERTRACING_ADDED";
 /// Server-side apply's field manager of the controller.
 pub const FIELD_MANAGER_CONTROLLER: &str = "clustertracing-controller";
 /// Field manager of the canaries' verdicts.

@@ -4,7 +4,8 @@ use super::obstacle::FROM_KUBEADM;
 use super::version::Version;
 use super::{Addition, Fault, Obstacle, STATE_DIR, Wanted};
 use crate::api::Reason;
-use crate::api::node_tracing::hex12;
+use crate::api::node_tracing::{NodeSettings, hex12};
+use crate::manifest::config::{ExtraVolume, Extras, Names, Section};
 use crate::manifest::{Edit, FileMount, Manifest};
 
 /// Names the tracing file.
@@ -21,6 +22,10 @@ const GATE: &str = "APIServerTracing";
 const GATE_GROUP: &str = "AllBeta";
 /// Name of the pod's volume for the tracing file.
 const VOLUME: &str = "clustertracing";
+/// Name of the pod's volume for the folder of the tracing file, where kubeadm makes the manifest.
+const FOLDER_VOLUME: &str = "clustertracing-folder";
+/// The first version that kubeadm's configuration is written for: earlier ones need a feature gate, which later ones refuse.
+const KEPT_SINCE: Version = Version::new(1, 27, 0);
 
 /// What the feature gate is to a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +108,50 @@ pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
     if spellings(manifest, TRACING_FILE).is_empty() { Vec::new() } else { vec![format!("--{TRACING_FILE}")] }
 }
 
+/// The note of a manifest that kubeadm made from [`extras`] without a place for a note. Nothing else writes this path beside this volume.
+pub(super) fn note_of_kubeadm(manifest: &Manifest) -> Option<String> {
+    let ours = manifest.flag(TRACING_FILE).iter().all(|path| is_ours(path)) && !manifest.flag(TRACING_FILE).is_empty();
+    let rendered = manifest.volume_names().iter().any(|name| name == FOLDER_VOLUME);
+    (ours && rendered).then(|| format!("flag:{TRACING_FILE},volume:{VOLUME},volume:{FOLDER_VOLUME}"))
+}
+
+/// What of kubeadm's configuration is ours whether or not there is a note of it.
+pub(super) fn kept(section: &Section) -> Names {
+    let args = section.args.iter().filter(|(name, value)| name == TRACING_FILE && is_ours(value)).map(|(name, _)| name.clone());
+    let volumes = section.names.volumes.iter().filter(|name| [VOLUME, FOLDER_VOLUME].contains(&name.as_str())).cloned();
+    Names { args: args.collect(), envs: Vec::new(), volumes: volumes.collect() }
+}
+
+/// Whether a flag in kubeadm's configuration is about tracing.
+pub(super) fn is_about_tracing(flag: &str) -> bool {
+    flag.replace('_', "-") == TRACING_FILE
+}
+
+/// A path that [`addition`] gives.
+fn is_ours(path: &str) -> bool {
+    let digest = path.strip_prefix(STATE_DIR).and_then(|name| name.strip_prefix("/tracing-")?.strip_suffix(".yaml"));
+    digest.is_some_and(|digest| digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// What kubeadm is asked to give every API server that it makes a manifest for, or why it is not.
+///
+/// On a node that joins, the tracing file is not there, and an API server that cannot read it does not start. So the kubelet makes the
+/// folder and an empty file where there is none: an empty file is one that says nothing, and the server samples nothing. The agent then
+/// brings the manifest to what [`addition`] gives, as one more change of one node.
+pub(super) fn extras(version: Version, settings: &NodeSettings) -> Result<Extras, String> {
+    let row = super::row(TABLE, |row| row.since, version).filter(|_| version >= KEPT_SINCE);
+    let row = row.ok_or_else(|| format!("kube-apiserver {version} traces under a feature gate that later versions refuse"))?;
+    let (path, _) = tracing_file(row.config_api, settings);
+    Ok(Extras {
+        args: vec![(TRACING_FILE, path.clone())],
+        envs: ENV.iter().map(|&(name, value)| (name, value.to_owned())).collect(),
+        volumes: vec![
+            ExtraVolume { name: VOLUME, path, path_type: "FileOrCreate" },
+            ExtraVolume { name: FOLDER_VOLUME, path: STATE_DIR.to_owned(), path_type: "DirectoryOrCreate" },
+        ],
+    })
+}
+
 /// What makes `manifest`, which carries nothing of ours, trace as wanted.
 pub(super) fn addition(wanted: &Wanted, manifest: &Manifest) -> Result<Addition, Obstacle> {
     let version = wanted.version;
@@ -122,8 +171,7 @@ pub(super) fn addition(wanted: &Wanted, manifest: &Manifest) -> Result<Addition,
     }
     let feature_gates = check_gate(row, version, &gates(manifest))?;
 
-    let contents = tracing_file(row.config_api, &wanted.settings.endpoint, wanted.rate);
-    let path = format!("{STATE_DIR}/tracing-{}.yaml", hex12(contents.as_bytes()));
+    let (path, contents) = tracing_file(row.config_api, wanted.settings);
     let mut flags = vec![(TRACING_FILE.to_owned(), path.clone())];
     let grace = wanted.settings.watch_termination_grace_seconds;
     if grace > 0 && row.watch_grace && spellings(manifest, WATCH_GRACE).is_empty() {
@@ -141,14 +189,16 @@ pub(super) fn addition(wanted: &Wanted, manifest: &Manifest) -> Result<Addition,
     })
 }
 
-/// The file's name is the digest of these bytes, so that a manifest names exactly one content, and a changed rate is a changed manifest.
-/// A changed comment would restart every API server.
-fn tracing_file(config_api: &str, endpoint: &str, rate: i32) -> String {
+/// Path and contents. The file's name is the digest of its bytes, so that a manifest names exactly one content, and a changed rate is a
+/// changed manifest. A changed comment would restart every API server.
+fn tracing_file(config_api: &str, settings: &NodeSettings) -> (String, String) {
+    let (endpoint, rate) = (&settings.endpoint, settings.kube_api_server.sampling_rate_per_million);
     // The endpoint has been checked to consist of characters that need no escape.
-    format!(
+    let contents = format!(
         "# Written by ClusterTracing. To change it: kubectl edit clustertracing {}\napiVersion: {config_api}\nkind: TracingConfiguration\nendpoint: \"{endpoint}\"\nsamplingRatePerMillion: {rate}\n",
         crate::api::SINGLETON
-    )
+    );
+    (format!("{STATE_DIR}/tracing-{}.yaml", hex12(contents.as_bytes())), contents)
 }
 
 /// The gates to add, or why those that are set are in the way.

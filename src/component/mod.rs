@@ -13,6 +13,7 @@ pub mod etcd;
 mod folder;
 pub mod kube_apiserver;
 pub mod member;
+pub mod kubeadm;
 mod obstacle;
 mod reference;
 mod settings;
