@@ -73,8 +73,8 @@ $(DENY):
 	cargo install --locked --quiet cargo-deny@$(DENY_VERSION) --root $(CACHE)/tools
 
 .PHONY: crds
-crds: ## The custom resource definitions, the controller, what the canary starts and what etcd members tell, against real programs
-	cargo test --locked --test crds --test controller_on_api_server --test canary --test members -- --ignored --test-threads=1
+crds: ## Definitions, controller, canary's programs, etcd members and kubeadm's configuration, against real programs
+	cargo test --locked --test crds --test controller_on_api_server --test canary --test members --test kubeadm_config -- --ignored --test-threads=1
 
 .PHONY: e2e
 e2e: ## The whole operator on real clusters of 1 and 3 control-plane nodes (needs root; one cluster at a time)

@@ -24,6 +24,7 @@
 //! | --- | --- | --- |
 //! | add an etcd flag, or a version that names one differently | one row of the table in [`component::etcd`] | `tests/manifests/kubeadm/` |
 //! | add a flag, file or variable of kube-apiserver | one row of the table in [`component::kube_apiserver`] | `tests/manifests/kubeadm/` |
+//! | change what `kubeadm upgrade` and a joining node get | `extras` of a component, [`component::kubeadm`] | `tests/kubeadm-config/` |
 //! | teach the editor a new shape of manifest | [`manifest`] | a folder in `tests/manifests/editor/` |
 //! | add a gate before a grant, or change which node is next | [`plan::rollout`] | `tests/plans/` |
 //! | change how a change is tried before it is made | [`component::canary`] (what), [`plan::canary`] (when, in which pod) | `tests/canary.rs`, `tests/plans/` |

@@ -323,7 +323,13 @@ mod tests {
     #[test]
     fn a_tracing_file_is_yaml_that_says_what_was_asked() {
         for endpoint in ["127.0.0.1:4317", "[::1]:4317"] {
-            let file: serde_json::Value = serde_yaml::from_str(&tracing_file(V1, endpoint, 250_000)).unwrap();
+            let settings = serde_json::json!({
+                "endpoint": endpoint, "watchTerminationGraceSeconds": 0, "healthTimeoutSeconds": 120,
+                "kubeAPIServer": {"state": "Enabled", "samplingRatePerMillion": 250_000}, "etcd": {"state": "Disabled", "samplingRatePerMillion": 0},
+            });
+            let (path, contents) = tracing_file(V1, &serde_json::from_value(settings).unwrap());
+            assert!(is_ours(&path), "{path}");
+            let file: serde_json::Value = serde_yaml::from_str(&contents).unwrap();
             let expected = serde_json::json!({
                 "apiVersion": V1, "kind": "TracingConfiguration", "endpoint": endpoint, "samplingRatePerMillion": 250_000
             });
