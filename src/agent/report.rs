@@ -6,6 +6,7 @@ use strum::IntoEnumIterator;
 use super::facts::Facts;
 use crate::api::node_tracing::{Blocker, ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
 use crate::api::{ComponentName, Drift};
+use crate::component::upgrade;
 
 /// The kernel's boot time moves with every correction of the wall clock; a process' start, computed from it, moves too.
 const SAME_START_SECONDS: i64 = 2;
@@ -41,6 +42,7 @@ pub fn status(facts: &Facts, doing: &Doing, reported: Option<&NodeTracingStatus>
         } else {
             ComponentName::iter().map(|name| component(name, facts, reported)).collect()
         },
+        upgrade_obstacles: upgrade::obstacles(&facts.files()),
         current_revision: unchanged.map(|p| p.revision.clone()),
         preflight: doing.preflight.clone(),
         step: doing.step,

@@ -169,6 +169,9 @@ pub struct NodeTracingStatus {
     /// The check of the target against this node's manifests. Nothing is written by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
+    /// What stands in the manifests, whoever wrote it, and would keep the next minor version of its component from starting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrade_obstacles: Vec<UpgradeObstacle>,
     /// The target's revision, once the manifests and the running processes match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<String>,
@@ -299,6 +302,18 @@ pub struct ComponentStatus {
     /// When the running process started, from the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_time: Option<Time>,
+}
+
+/// A flag or a feature gate that the next minor version of a component does not start with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeObstacle {
+    /// Which component.
+    pub component: ComponentName,
+    /// The flag, as people write it.
+    pub what: String,
+    /// For people: version, place, cause, next command.
+    pub message: String,
 }
 
 /// Who configured tracing in a manifest.

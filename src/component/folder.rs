@@ -12,7 +12,7 @@ use crate::manifest::{self, Manifest, Unsupported};
 pub(super) struct Located<'a> {
     pub(super) component: ComponentName,
     pub(super) file: &'a ManifestFile,
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     /// Whether it carries something of ours.
     is_ours: bool,
     /// Its text without our additions.

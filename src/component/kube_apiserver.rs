@@ -243,17 +243,23 @@ fn warnings(row: &Row, wanted: &Wanted, manifest: &Manifest) -> Vec<String> {
 /// The feature gates that are set, in order: the last one of a name counts.
 fn gates(manifest: &Manifest) -> Vec<(String, bool)> {
     let values = spellings(manifest, FEATURE_GATES).into_iter().flat_map(|flag| manifest.flag(&flag));
-    values
-        .flat_map(|value| {
-            let gate = |item: &str| {
-                let (name, value) = item.split_once('=')?;
-                // Since 1.32 a gate may be written with its component: kube:APIServerTracing=false.
-                let name = name.rsplit(':').next().unwrap_or_default().trim().to_owned();
-                Some((name, matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True")))
-            };
-            value.split(',').filter_map(gate).collect::<Vec<_>>()
-        })
-        .collect()
+    values.flat_map(|value| gates_of(&value)).collect()
+}
+
+/// Whether a flag switches features.
+pub(super) fn is_feature_gates(flag: &str) -> bool {
+    flag == FEATURE_GATES
+}
+
+/// The gates of a value of `--feature-gates`.
+pub(super) fn gates_of(value: &str) -> Vec<(String, bool)> {
+    let gate = |item: &str| {
+        let (name, value) = item.split_once('=')?;
+        // Since 1.32 a gate may be written with its component: kube:APIServerTracing=false.
+        let name = name.rsplit(':').next().unwrap_or_default().trim().to_owned();
+        Some((name, matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True")))
+    };
+    value.split(',').filter_map(gate).collect()
 }
 
 /// The names under which a flag is set: kube-apiserver takes `_` for `-`.

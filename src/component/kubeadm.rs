@@ -90,7 +90,7 @@ fn keep_one(kept: &mut Kept, component: ComponentName, intent: Intent<'_>) -> Re
 }
 
 /// The section of a component.
-fn path(component: ComponentName) -> &'static [&'static str] {
+pub(super) fn path(component: ComponentName) -> &'static [&'static str] {
     match component {
         ComponentName::KubeApiserver => &["apiServer"],
         ComponentName::Etcd => &["etcd", "local"],

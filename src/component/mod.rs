@@ -5,6 +5,7 @@
 //!
 //! * a new name of an etcd flag is one row of `TABLE` in `etcd.rs`,
 //! * a new version of the tracing file is one row of `TABLE` in `kube_apiserver.rs`,
+//! * a flag or a gate that a new version refuses is one row in [`upgrade`],
 //!
 //! and [`reference()`] writes both tables for people, as docs/versions.md.
 
@@ -17,6 +18,7 @@ pub mod kubeadm;
 mod obstacle;
 mod reference;
 mod settings;
+pub mod upgrade;
 mod version;
 
 use crate::api::node_tracing::{NodeSettings, TracingFound};
