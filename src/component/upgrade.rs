@@ -192,7 +192,7 @@ mod tests {
         let minors: Vec<_> = gates::MINORS.iter().map(|minor| minor.version.minor).collect();
         assert_eq!(minors, (gates::OLDEST_KNOWN.minor + 1..=minors[minors.len() - 1]).collect::<Vec<_>>());
         for pick in [|minor: &gates::Minor| minor.gone, |minor: &gates::Minor| minor.locked_on, |minor: &gates::Minor| minor.locked_off] {
-            let mut all: Vec<_> = gates::MINORS.iter().flat_map(|minor| pick(minor)).collect();
+            let mut all: Vec<_> = gates::MINORS.iter().flat_map(pick).collect();
             let count = all.len();
             all.sort();
             all.dedup();
