@@ -25,6 +25,8 @@
 //! | add an etcd flag, or a version that names one differently | one row of the table in [`component::etcd`] | `tests/manifests/kubeadm/` |
 //! | add a flag, file or variable of kube-apiserver | one row of the table in [`component::kube_apiserver`] | `tests/manifests/kubeadm/` |
 //! | change what `kubeadm upgrade` and a joining node get | `extras` of a component, [`component::kubeadm`] | `tests/kubeadm-config/` |
+//! | add a flag or a gate that a new version refuses | one row in [`component::upgrade`] | `component::upgrade`'s tests |
+//! | refuse a platform that renders the manifests itself | one row of the table in [`component::owner`] | `component::owner`'s tests |
 //! | teach the editor a new shape of manifest | [`manifest`] | a folder in `tests/manifests/editor/` |
 //! | add a gate before a grant, or change which node is next | [`plan::rollout`] | `tests/plans/` |
 //! | change how a change is tried before it is made | [`component::canary`] (what), [`plan::canary`] (when, in which pod) | `tests/canary.rs`, `tests/plans/` |

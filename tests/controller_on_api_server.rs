@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use api_server::ApiServer;
 use clustertracing::api::{ClusterTracing, NodeTracing, State};
+use clustertracing::component::kubeadm;
 use clustertracing::controller::{self, Context, turn};
 use clustertracing::plan::validate::Installation;
 use clustertracing::plan::{canary, collector};
@@ -170,7 +171,11 @@ impl Cluster {
                 );
             }
             let changes: Vec<_> = ["kube-apiserver", "etcd"].into_iter().filter(|c| found[c] != wanted[c]).collect();
-            let component = |name: &str| json!({ "name": name, "image": if name == "etcd" { "etcd:3.6.16-0" } else { "kube-apiserver:v1.36.3" }, "tracing": if found[name].is_null() { "NotConfigured" } else { "Ours" }, "healthy": true });
+            let component = |name: &str| {
+                let (version, image) = if name == "etcd" { ("3.6.16-0", "etcd:3.6.16-0") } else { ("v1.36.3", "kube-apiserver:v1.36.3") };
+                let tracing = if found[name].is_null() { "NotConfigured" } else { "Ours" };
+                json!({ "name": name, "version": version, "image": image, "manifest": format!("{name}.yaml"), "tracing": tracing, "healthy": true })
+            };
             let mut status = json!({
                 "observedGeneration": object.metadata.generation,
                 "components": [component("kube-apiserver"), component("etcd")],
@@ -309,6 +314,70 @@ async fn a_whole_life_on_a_real_api_server() {
     assert!(cluster.api::<Pod>().list(&ListParams::default().labels(canary::SELECTOR)).await.unwrap().items.is_empty());
     assert!(cluster.api::<DaemonSet>().list(&ListParams::default()).await.unwrap().items.is_empty());
     assert!(cluster.api::<ConfigMap>().list(&ListParams::default().labels(collector::SELECTOR)).await.unwrap().items.is_empty());
+}
+
+/// kubeadm's configuration is another program's object: it is written when every node carries the settings, as it was read, and given back
+/// to the byte before the first node is.
+#[tokio::test]
+#[ignore = "needs built kube-apiserver and etcd: make test"]
+async fn kubeadms_configuration_keeps_the_settings_and_is_given_back() {
+    let server = ApiServer::start("1.36.3", "3.6.16").await;
+    let cluster = Cluster::new(server.client()).await;
+    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), kubeadm::NAMESPACE);
+    let original = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubeadm-config/1.36.3-own/in.yaml")).unwrap();
+    let object = json!({
+        "metadata": { "name": kubeadm::CONFIG_MAP, "annotations": { "example.org/theirs": "1" } },
+        "data": { kubeadm::KEY: original, "Other": "theirs" },
+    });
+    cluster.create(&config_maps, object).await;
+    let text = async || config_maps.get(kubeadm::CONFIG_MAP).await.unwrap().data.unwrap()[kubeadm::KEY].clone();
+
+    // Nothing of it before the last node carries the settings.
+    let mut carries = BTreeMap::new();
+    let in_all = |carries: &BTreeMap<String, Value>| carries.len() == NODES.len() && carries.values().all(|c| !c["etcd"].is_null());
+    while !in_all(&carries) {
+        assert_eq!(text().await, original);
+        cluster.turn().await;
+        cluster.start_collectors().await;
+        cluster.agents(&mut carries).await;
+    }
+    cluster.run_until(&mut carries, is_ready).await;
+    let kept = text().await;
+    assert!(kept.contains("tracing-config-file") && kept.contains("enable-distributed-tracing"), "{kept}");
+    let condition = async || {
+        let conditions = cluster.resource().await.status.unwrap().conditions;
+        let safe = conditions.into_iter().find(|c| c.type_ == "UpgradeSafe").unwrap();
+        (safe.status, safe.reason)
+    };
+    assert_eq!(condition().await, ("True".into(), "UpgradeSafe".into()));
+    cluster.turn().await;
+    let version = async || config_maps.get(kubeadm::CONFIG_MAP).await.unwrap().resource_version();
+    let before = (version().await, cluster.versions().await);
+    for _ in 0..20 {
+        cluster.turn().await;
+    }
+    assert_eq!((version().await, cluster.versions().await), before, "an idle cluster writes nothing");
+
+    // Somebody writes it meanwhile: theirs stays, and a gate that the next version refuses is told.
+    let theirs = kept.replace("  - name: v\n", "  - name: feature-gates\n    value: APIServerTracing=true\n  - name: v\n");
+    assert_ne!(theirs, kept);
+    let patch = json!({ "data": { kubeadm::KEY: theirs } });
+    config_maps.patch(kubeadm::CONFIG_MAP, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    cluster.turn().await;
+    assert_eq!(condition().await, ("False".into(), "UpgradeWouldFail".into()));
+    assert_eq!(text().await, theirs);
+
+    // Off: it goes before the first node is granted.
+    cluster.resources().delete("cluster", &DeleteParams::default()).await.unwrap();
+    cluster.turn().await;
+    let expected = original.replace("  - name: v\n", "  - name: feature-gates\n    value: APIServerTracing=true\n  - name: v\n");
+    assert_eq!(text().await, expected);
+    assert!(in_all(&carries));
+    cluster.run_until(&mut carries, |resource| resource.is_none()).await;
+    let object = config_maps.get(kubeadm::CONFIG_MAP).await.unwrap();
+    assert_eq!(object.annotations().get("example.org/theirs").map(String::as_str), Some("1"));
+    let data = object.data.unwrap();
+    assert_eq!((data.len(), data[kubeadm::KEY].as_str(), data["Other"].as_str()), (2, expected.as_str(), "theirs"));
 }
 
 /// The program itself: lease, watches, turns. Two of them: one leads, and the other takes over when it goes.

@@ -7,15 +7,17 @@
 #[path = "plans/world.rs"]
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clustertracing::api::node_tracing::{Blocker, EtcdMember, OutcomeResult, Verdict};
 use clustertracing::api::{ClusterTracing, ComponentName, Deviation, Drift, DriftCause, Reason, RolloutMode, State};
+use clustertracing::component::owner::{NodeFacts, Platform, owner};
 use clustertracing::plan::CollectorPlan;
 use clustertracing::plan::canary::Canary;
 use clustertracing::plan::events::NewEvent;
+use clustertracing::plan::observed::KubeadmConfig;
 use clustertracing::plan::report::{Progress, WaitingOn};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,10 @@ enum Step {
     CollectorsStart(bool),
     /// Another controller leads.
     NewLeader,
+    /// A label of the nodes that are no control-plane nodes.
+    Elsewhere(String),
+    /// kubeadm's configuration becomes that of a case of tests/kubeadm-config; null: there is none.
+    KubeadmConfig(Option<String>),
     /// A hundred turns, five minutes apart, write nothing.
     Idle,
 }
@@ -100,6 +106,9 @@ struct NodeStep {
     ready: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<(String, String)>,
+    /// What its kubelet says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kubelet: Option<String>,
 }
 
 /// Tells `field: null` from a field that is not there.
@@ -184,6 +193,10 @@ fn golden(path: &Path, text: &str) -> bool {
     expected == text
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
 fn load(path: &Path) -> (World, Case) {
     let value: Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     // Through JSON, whose enums are maps.
@@ -237,6 +250,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             let node = world.nodes.get_mut(&n.name).unwrap();
             node.ready = n.ready.unwrap_or(node.ready);
             node.labels.extend(n.label.clone());
+            node.platform = n.kubelet.as_ref().map_or(node.platform, |version| platform(&BTreeMap::new(), version));
         }
         Step::AddNode(name) => world.add_node(name),
         Step::RemoveNode(name) => world.remove_node(name),
@@ -251,6 +265,12 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             }
         }
         Step::NewLeader => world.term += 1,
+        Step::Elsewhere(label) => world.elsewhere = platform(&BTreeMap::from([(label.clone(), String::new())]), "v1.31.4"),
+        Step::KubeadmConfig(case) => {
+            let path = |case: &String| root().join("tests/kubeadm-config").join(case).join("in.yaml");
+            let text = case.as_ref().map(|case| std::fs::read_to_string(path(case)).unwrap());
+            world.kubeadm_config = text.map_or(KubeadmConfig::Absent, KubeadmConfig::Found);
+        }
         Step::Idle => {
             for _ in 0..100 {
                 world.advance(60);
@@ -261,6 +281,10 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             out.push_str("100 turns wrote nothing\n");
         }
     }
+}
+
+fn platform(labels: &BTreeMap<String, String>, kubelet_version: &str) -> Option<Platform> {
+    owner(&NodeFacts { labels, annotations: &BTreeMap::new(), os_image: "Linux", kubelet_version })
 }
 
 fn run(world: &mut World, out: &mut String) {
@@ -319,6 +343,11 @@ fn show(turn: Option<Turn>, world: &World, out: &mut String) {
     let conditions: Vec<_> = turn.status.conditions.iter().map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect();
     writeln!(out, "  status  {}", conditions.join(" ")).unwrap();
     writeln!(out, "          {}", turn.status.conditions[0].message).unwrap();
+    let upgrade =
+        turn.status.conditions.iter().find(|c| c.type_ == "UpgradeSafe" && c.reason != "UpgradeSafe" && c.reason.starts_with("Upgrade"));
+    if let Some(upgrade) = upgrade {
+        writeln!(out, "          {}", upgrade.message).unwrap();
+    }
     let nodes: Vec<_> = turn.status.nodes.iter().map(|n| format!("{} {:?}", n.name, n.state)).collect();
     writeln!(
         out,
@@ -349,6 +378,12 @@ fn writes(turn: &Turn) -> Vec<String> {
         CollectorPlan::Apply(objects) => lines.push(format!("collector {}", objects.config_map_name)),
         CollectorPlan::Prune(names) => lines.push(format!("remove configmap {}", names.join(", "))),
         CollectorPlan::Remove => lines.push("remove the collector".to_owned()),
+    }
+    if let Some(text) = plan.kubeadm.text() {
+        let has = |name: &str, mark: &str| text.contains(mark).then(|| name.to_owned());
+        let kept: Vec<_> =
+            [has("kube-apiserver", "tracing-config-file"), has("etcd", "distributed-tracing")].into_iter().flatten().collect();
+        lines.push(format!("kubeadm-config with {}", if kept.is_empty() { "nothing of ours".to_owned() } else { kept.join(", ") }));
     }
     if let Some(g) = &plan.grant {
         lines.push(format!("nodetracing {} grant {} for {} generation {}", g.node, g.grant.id, g.grant.revision, g.grant.generation));

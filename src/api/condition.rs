@@ -101,6 +101,10 @@ pub enum Reason {
     UnsupportedManifest,
     /// The component's version cannot do what is asked. Nothing was written.
     UnsupportedVersion,
+    /// Another platform than kubeadm renders the manifests, and would write them again. Nothing was written.
+    UnsupportedPlatform,
+    /// kube-apiserver sends its own connections through proxies, from where the endpoint is another machine. Nothing was written.
+    EgressSelector,
     /// Tracing is already configured by somebody else. Nothing was written.
     Conflict,
     /// No static pod manifest of the component is on the node. Nothing was written.
@@ -163,6 +167,14 @@ pub enum Reason {
     CollectorReady,
     /// Spans go to an endpoint that somebody else runs; the operator does not watch it.
     ExternalEndpoint,
+
+    // --- the next minor version
+    /// The next minor version starts with all that is set.
+    UpgradeSafe,
+    /// The next minor version starts; an upgrade resets tracing of a node, which the operator then puts back.
+    UpgradeResetsSettings,
+    /// A flag or a feature gate that is set keeps the next minor version from starting.
+    UpgradeWouldFail,
 
     // --- proof
     /// Not measured by this version.

@@ -3,7 +3,7 @@
 use strum::IntoEnumIterator;
 
 use super::obstacle::{Obstacle, Placed};
-use super::{Found, ManifestFile, etcd, kube_apiserver, member, version};
+use super::{Found, ManifestFile, etcd, kube_apiserver, member, owner, version};
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ComponentName, Reason};
 use crate::manifest::{self, Manifest, Unsupported};
@@ -24,6 +24,13 @@ pub(super) struct Located<'a> {
 
 impl<'a> Located<'a> {
     fn new(component: ComponentName, file: &'a ManifestFile, manifest: Manifest) -> Result<Self, Obstacle> {
+        if let Some(platform) = owner::owner_of(&manifest) {
+            return Err(Obstacle {
+                reason: Reason::UnsupportedPlatform,
+                cause: format!("{} renders this manifest", platform.name),
+                remedy: platform.remedy.to_owned(),
+            });
+        }
         // kubeadm renders what stands in its configuration, without our annotation: it is ours all the same.
         let note = match component {
             ComponentName::KubeApiserver if !manifest.is_ours() => kube_apiserver::note_of_kubeadm(&manifest),

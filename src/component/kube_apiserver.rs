@@ -1,6 +1,6 @@
 //! kube-apiserver: a configuration file, the flag that names it, and what keeps a dead collector from holding up a restart.
 
-use super::obstacle::FROM_KUBEADM;
+use super::obstacle::{self, FROM_KUBEADM};
 use super::version::Version;
 use super::{Addition, Fault, Obstacle, STATE_DIR, Wanted};
 use crate::api::Reason;
@@ -169,6 +169,19 @@ pub(super) fn addition(wanted: &Wanted, manifest: &Manifest) -> Result<Addition,
             remedy: "upgrade Kubernetes to 1.26 or later".to_owned(),
         });
     }
+    if !spellings(manifest, EGRESS_SELECTOR).is_empty() && is_loopback(&wanted.settings.endpoint) {
+        return Err(Obstacle {
+            reason: Reason::EgressSelector,
+            cause: format!(
+                "--{EGRESS_SELECTOR} may send spans through a proxy, from where {} is another machine; this check cannot see that file",
+                wanted.settings.endpoint
+            ),
+            remedy: format!(
+                "send spans to an endpoint that the file's controlplane entry reaches: {}",
+                obstacle::patch(r#"{"collector":{"mode":"External","endpoint":"HOST:PORT"}}"#)
+            ),
+        });
+    }
     let feature_gates = check_gate(row, version, &gates(manifest))?;
 
     let (path, contents) = tracing_file(row.config_api, wanted.settings);
@@ -199,6 +212,12 @@ fn tracing_file(config_api: &str, settings: &NodeSettings) -> (String, String) {
         crate::api::SINGLETON
     );
     (format!("{STATE_DIR}/tracing-{}.yaml", hex12(contents.as_bytes())), contents)
+}
+
+/// Whether an endpoint, which has been checked to be `host:port`, is the machine's own.
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host).trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The gates to add, or why those that are set are in the way.

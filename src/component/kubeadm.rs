@@ -81,10 +81,9 @@ fn keep_one(kept: &mut Kept, component: ComponentName, intent: Intent<'_>) -> Re
     if extras != Extras::default() {
         check_foreign(component, &section, &ours)?;
     }
-    let after = config::replace(&kept.text, path, &ours, &extras)?;
-    // Taken out and put back at the end is no change: the entries may stand elsewhere.
-    if config::entries(&after, path)? != config::entries(&kept.text, path)? {
-        kept.text = after;
+    // kubeadm writes its entries in an order of its own: that is no reason to write them again.
+    if !config::holds(&kept.text, path, &ours, &extras)? {
+        kept.text = config::replace(&kept.text, path, &ours, &extras)?;
     }
     Ok(())
 }
@@ -99,17 +98,10 @@ pub(super) fn path(component: ComponentName) -> &'static [&'static str] {
 
 /// What of a section is ours.
 fn ours(component: ComponentName, section: &Section) -> Names {
-    let mut ours = section.ours.clone();
-    if component == ComponentName::KubeApiserver {
-        let known = kube_apiserver::kept(section);
-        ours.args.extend(known.args);
-        ours.volumes.extend(known.volumes);
-        for names in [&mut ours.args, &mut ours.volumes] {
-            names.sort();
-            names.dedup();
-        }
+    match component {
+        ComponentName::KubeApiserver => section.ours.clone().and(kube_apiserver::kept(section)),
+        ComponentName::Etcd => section.ours.clone(),
     }
-    ours
 }
 
 /// What is put there, or why nothing is.

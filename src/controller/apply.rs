@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::observe::Observation;
 use super::{Context, Error};
 use crate::api::{self, FIELD_MANAGER_CANARY, FIELD_MANAGER_CONTROLLER, NodeTracing, NodeTracingSpec};
+use crate::component::kubeadm;
 use crate::plan::canary::{ANNOTATION_VERDICT, CanaryPlan, Record};
 use crate::plan::collector::{self, CollectorObjects};
 use crate::plan::observed::ANNOTATION_TERM;
@@ -38,6 +39,9 @@ pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Res
             }
         }
         CollectorPlan::Remove => remove_collector(ctx, seen).await?,
+    }
+    if let Some(text) = plan.kubeadm.text() {
+        keep(ctx, seen, text).await?;
     }
     if let Some(grant) = &plan.grant {
         give(ctx, seen, grant).await?;
@@ -153,6 +157,18 @@ pub(super) async fn remove_canaries(ctx: &Context, pods: &[(String, String)]) ->
         let exactly = Preconditions { uid: Some(uid.clone()), resource_version: None };
         delete(&ctx.in_namespace::<Pod>(), name, &DeleteParams::default().preconditions(exactly)).await?;
     }
+    Ok(())
+}
+
+/// Replaces kubeadm's configuration as it was read: it is another program's object, and `kubeadm upgrade` may write it at any moment.
+async fn keep(ctx: &Context, seen: &Observation, text: &str) -> Result<(), Error> {
+    let Some(mut object) = seen.kubeadm.clone() else { return Ok(()) };
+    object.data.get_or_insert_default().insert(kubeadm::KEY.to_owned(), text.to_owned());
+    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), kubeadm::NAMESPACE);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PostParams::default() };
+    let written = config_maps.replace(kubeadm::CONFIG_MAP, &params, &object).await;
+    written.map_err(write(&format!("configmap {}/{}", kubeadm::NAMESPACE, kubeadm::CONFIG_MAP)))?;
+    tracing::info!("kubeadm's configuration written");
     Ok(())
 }
 

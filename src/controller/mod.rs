@@ -162,9 +162,9 @@ async fn watch(context: Arc<Context>) {
 
 /// What of a Node matters here. Its heartbeats do not.
 fn node_facts(node: &Node) -> u64 {
-    let ObservedNode { uid, ready, labels } = node.into();
+    let ObservedNode { uid, ready, labels, platform } = node.into();
     let mut hasher = DefaultHasher::new();
-    (uid, ready, labels, node.name_any()).hash(&mut hasher);
+    (uid, ready, labels, platform.map(|platform| platform.name), node.name_any()).hash(&mut hasher);
     hasher.finish()
 }
 

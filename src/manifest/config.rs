@@ -87,22 +87,27 @@ pub fn section(text: &str, path: &[&str]) -> Result<Option<Section>, Unsupported
     Ok(Some(Section { args, names, ours, has_envs: args_are_a_list(&root) }))
 }
 
-/// All flags, variables and volumes of a section, in no order: what kubeadm makes of it.
-pub fn entries(text: &str, path: &[&str]) -> Result<Vec<String>, Unsupported> {
+/// Whether a section holds of ours exactly `new` and the note of it, in whatever order.
+pub fn holds(text: &str, path: &[&str], ours: &Names, new: &Extras) -> Result<bool, Unsupported> {
     let root = root(text)?;
-    let Some(section) = find(&root, path)? else { return Ok(Vec::new()) };
+    let Some(section) = find(&root, path)? else { return Ok(*new == Extras::default()) };
+    let noted = with_note(new, args_are_a_list(&root));
     let items = |key: &str| section.get(key).map(Node::items).unwrap_or_default();
-    let args = args(section)?.into_iter().map(|(name, value)| format!("{ARGS} {name}={value}"));
-    let others = [ENVS, VOLUMES].into_iter().flat_map(|key| items(key).iter().map(move |item| (key, item)));
-    let others = others.map(|(key, item)| {
-        let mut members: Vec<_> =
-            item.entries().iter().map(|entry| format!("{}={}", entry.key, entry.value.scalar().unwrap_or_default())).collect();
-        members.sort();
-        format!("{key} {}", members.join(" "))
-    });
-    let mut entries: Vec<_> = args.chain(others).collect();
-    entries.sort();
-    Ok(entries)
+    let member = |item: &Node, key: &str, value: &str| item.get(key).and_then(Node::scalar) == Some(value);
+    let args = args(section)?;
+    let pair = |item: &Node, (name, value): &(&'static str, String)| member(item, "name", name) && member(item, "value", value);
+    let volume = |item: &Node, volume: &ExtraVolume| {
+        let at = |key| member(item, key, &volume.path);
+        member(item, "name", volume.name)
+            && at("hostPath")
+            && at("mountPath")
+            && member(item, "pathType", volume.path_type)
+            && member(item, "readOnly", "true")
+    };
+    Ok(Names::from(&noted).sorted() == ours.clone().sorted()
+        && noted.args.iter().all(|(name, value)| args.iter().any(|(n, v)| n == name && v == value))
+        && noted.envs.iter().all(|env| items(ENVS).iter().any(|item| pair(item, env)))
+        && noted.volumes.iter().all(|wanted| items(VOLUMES).iter().any(|item| volume(item, wanted))))
 }
 
 /// Takes out of a section what has one of the names of `old`, adds `new` with a note of it, and proves both.
@@ -132,6 +137,26 @@ fn with_note(new: &Extras, has_envs: bool) -> Extras {
         *value = note;
     }
     noted
+}
+
+impl Names {
+    /// Each name once, in order.
+    fn sorted(mut self) -> Self {
+        for names in [&mut self.args, &mut self.envs, &mut self.volumes] {
+            names.sort();
+            names.dedup();
+        }
+        self
+    }
+
+    /// These and those, each once, in order.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.args.extend(others.args);
+        self.envs.extend(others.envs);
+        self.volumes.extend(others.volumes);
+        self.sorted()
+    }
 }
 
 impl From<&Extras> for Names {

@@ -9,6 +9,7 @@
 pub mod canary;
 pub mod collector;
 pub mod events;
+pub mod kubeadm;
 pub mod observed;
 pub mod quorum;
 pub mod report;
@@ -23,8 +24,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use crate::api::{Grant, RolloutMode, Target};
 use canary::CanaryPlan;
 use collector::CollectorObjects;
+use kubeadm::Keeping;
 use observed::{Observed, ObservedNode};
-use report::{Done, NodeReport, Progress, Report, Stand, WaitingOn};
+use report::{Done, NodeReport, Progress, Report, Stalled, Stand, WaitingOn};
 use rollout::Situation;
 use validate::{Goal, Validated};
 
@@ -49,6 +51,8 @@ pub struct Plan {
     pub collector: CollectorPlan,
     /// Canary pods, and their verdicts.
     pub canaries: CanaryPlan,
+    /// What becomes of kubeadm's own configuration. It is written before a grant: see [`kubeadm`].
+    pub kubeadm: Keeping,
     /// The one grant.
     pub grant: Option<GrantPlan>,
     /// The resource is being deleted and nothing is left to wait for: remove the collector, every `NodeTracing`, and the finalizer.
@@ -104,6 +108,7 @@ impl Plan {
             && self.targets.is_empty()
             && self.collector == CollectorPlan::Keep
             && self.canaries.is_idle()
+            && self.kubeadm.text().is_none()
             && self.grant.is_none()
             && !self.finish
     }
@@ -129,16 +134,19 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, now };
     let progress = rollout::decide(&situation);
     let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
-    let targets = if finish { Vec::new() } else { targets(v, o) };
+    // Not even an agent is asked where another platform renders the manifests.
+    let elsewhere = matches!(progress, Progress::Stalled(Stalled::Platform { .. } | Stalled::NoNodes { platform: Some(_), .. }));
+    let targets = if finish || elsewhere { Vec::new() } else { targets(v, o) };
     // The fence of this term comes before its first grant.
     let canaries = if targets.is_empty() { canary::plan(v, o, &nodes, &progress, now) } else { CanaryPlan::default() };
     let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
-    let collector = collector_plan(v, o, &nodes, wanted, &without_collector);
+    let collector = if finish || elsewhere { CollectorPlan::Keep } else { collector_plan(v, o, &nodes, wanted, &without_collector) };
     Plan {
-        add_finalizer: v.goal == Goal::Trace && !v.has_finalizer,
+        add_finalizer: v.goal == Goal::Trace && !v.has_finalizer && !elsewhere,
         orphans: orphans(o),
         targets,
-        collector: if finish { CollectorPlan::Keep } else { collector },
+        collector,
+        kubeadm: kubeadm::keeping(v, o, &nodes, &progress),
         next_check: next_check(&progress, now),
         canaries,
         grant,

@@ -15,6 +15,7 @@ use super::canary::{ANNOTATION_VERDICT, Record};
 use super::collector;
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ClusterTracingStatus, ComponentName, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
+use crate::component::owner::{NodeFacts, Platform, owner};
 
 /// On every `NodeTracing`: the term of leadership that wrote it last.
 ///
@@ -34,10 +35,26 @@ pub struct Observed {
     pub collector: ObservedCollector,
     /// Canary pods.
     pub canaries: Vec<ObservedCanary>,
+    /// Where there is no control-plane node: who runs the control plane, if the other nodes tell.
+    pub elsewhere: Option<Platform>,
+    /// kubeadm's own configuration.
+    pub kubeadm_config: KubeadmConfig,
     /// The status that stands in the resource: times of transitions are kept from it.
     pub status: ClusterTracingStatus,
     /// The term of leadership in which this was read.
     pub term: String,
+}
+
+/// The `ClusterConfiguration` that kubeadm keeps in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KubeadmConfig {
+    /// There is none: the cluster is not kubeadm's.
+    #[default]
+    Absent,
+    /// The controller has no right to it.
+    Forbidden,
+    /// Its text.
+    Found(String),
 }
 
 /// A control-plane node.
@@ -49,6 +66,8 @@ pub struct ObservedNode {
     pub ready: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Who renders its manifests, where that is not kubeadm.
+    pub platform: Option<Platform>,
 }
 
 /// A `NodeTracing`.
@@ -105,6 +124,8 @@ impl Observed {
             node_tracings: node_tracings.iter().map(|n| (n.name_any(), n.into())).collect(),
             collector,
             canaries: canaries.iter().map(ObservedCanary::from).collect(),
+            elsewhere: None,
+            kubeadm_config: KubeadmConfig::Absent,
             status,
         }
     }
@@ -117,8 +138,20 @@ impl From<&Node> for ObservedNode {
             uid: node.uid().unwrap_or_default(),
             ready: conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"),
             labels: node.labels().clone(),
+            platform: platform(node),
         }
     }
+}
+
+/// Who renders a node's manifests, where that is not kubeadm.
+pub fn platform(node: &Node) -> Option<Platform> {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    owner(&NodeFacts {
+        labels: node.labels(),
+        annotations: node.annotations(),
+        os_image: info.map(|info| info.os_image.as_str()).unwrap_or_default(),
+        kubelet_version: info.map(|info| info.kubelet_version.as_str()).unwrap_or_default(),
+    })
 }
 
 impl From<&NodeTracing> for ObservedNodeTracing {

@@ -10,6 +10,7 @@ use super::canary::{Canary, Refused};
 use super::validate::{Goal, Invalid, Validated};
 use crate::api::node_tracing::{Blocker, MemberHealth, OutcomeResult};
 use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
+use crate::component::owner::Platform;
 
 /// What a plan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +161,15 @@ pub enum Stalled {
     NoNodes {
         /// There are control-plane nodes, and the selector matches none of them.
         selector: bool,
+        /// Who runs the control plane, if the other nodes tell.
+        platform: Option<Platform>,
+    },
+    /// Somebody else than kubeadm renders a node's manifests. Nothing is written, not even in the cluster.
+    Platform {
+        /// The node.
+        node: String,
+        /// Who.
+        platform: Platform,
     },
     /// An agent refused the target. Nothing was written.
     Refused {
@@ -430,6 +440,7 @@ impl Stalled {
         match self {
             Self::Invalid(_) => Reason::InvalidSettings,
             Self::NoNodes { .. } => Reason::NoControlPlaneNodes,
+            Self::Platform { .. } => Reason::UnsupportedPlatform,
             Self::Refused { reason, .. } | Self::Failed { reason, .. } => *reason,
             Self::CanaryRefused { .. } => Reason::CanaryRefused,
             Self::Downtime { .. } => Reason::DowntimeRefused,
@@ -440,7 +451,9 @@ impl Stalled {
     /// The node that it is about, if it is about one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Refused { node, .. } | Self::CanaryRefused { node, .. } | Self::Failed { node, .. } => Some(node),
+            Self::Refused { node, .. } | Self::CanaryRefused { node, .. } | Self::Failed { node, .. } | Self::Platform { node, .. } => {
+                Some(node)
+            }
             Self::Invalid(_) | Self::NoNodes { .. } | Self::Downtime { .. } | Self::Preview { .. } => None,
         }
     }
@@ -448,11 +461,17 @@ impl Stalled {
     fn message(&self, v: &Validated) -> String {
         match self {
             Self::Invalid(invalid) => invalid_message(invalid),
-            Self::NoNodes { selector: false } => format!(
+            Self::NoNodes { platform: Some(platform), .. } => {
+                format!("no control-plane node is visible, and the other nodes are of {}: {}", platform.name, platform.remedy)
+            }
+            Self::Platform { node, platform } => {
+                format!("node {node}: {} renders its manifests, so that nothing was written; {}", platform.name, platform.remedy)
+            }
+            Self::NoNodes { selector: false, .. } => format!(
                 "no node carries the label {LABEL_CONTROL_PLANE}: the control plane is run by somebody else, or the label is missing; \
                  see: kubectl get nodes --show-labels"
             ),
-            Self::NoNodes { selector: true } => {
+            Self::NoNodes { selector: true, .. } => {
                 "no control-plane node matches rollout.nodeSelector; see: kubectl get nodes --show-labels".to_owned()
             }
             Self::Refused { node, message, .. } => {

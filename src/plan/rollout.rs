@@ -101,7 +101,12 @@ pub fn decide(s: &Situation<'_>) -> Progress {
         return Progress::Done(Done::Released);
     }
     if s.validated.goal == Goal::Trace && !s.nodes.iter().any(|n| n.selected) {
-        return Progress::Stalled(Stalled::NoNodes { selector: !s.nodes.is_empty() });
+        return Progress::Stalled(Stalled::NoNodes { selector: !s.nodes.is_empty(), platform: s.observed.elsewhere });
+    }
+    if s.validated.goal == Goal::Trace
+        && let Some((node, platform)) = s.observed.nodes.iter().find_map(|(name, node)| Some((name, node.platform?)))
+    {
+        return Progress::Stalled(Stalled::Platform { node: node.clone(), platform });
     }
     if let Some(stalled) = stop_the_line(s.nodes) {
         return Progress::Stalled(stalled);

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::Plan;
 use super::canary::{Canary, Refused};
+use super::kubeadm;
 use super::observed::Observed;
 use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
 use super::validate::{Goal, Invalid, Receiver, Validated};
@@ -27,7 +28,7 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
         traced(v, o, report, ComponentName::KubeApiserver),
         traced(v, o, report, ComponentName::Etcd),
     ]);
-    conditions.extend(not_measured());
+    conditions.extend([spans_flowing(), kubeadm::upgrade_safe(v, o, &plan.kubeadm)]);
     ClusterTracingStatus {
         observed_generation: Some(v.generation),
         conditions: merge_conditions(&o.status.conditions, &conditions, v.generation, now),
@@ -54,7 +55,7 @@ pub fn invalid_status(resource: &ClusterTracing, invalid: &Invalid, now: Timesta
     let mut conditions = summary(reason, &message, &Progress::Stalled(stalled));
     let unknown = |condition| NewCondition { condition, status: None, reason, message: message.clone() };
     conditions.extend([ConditionType::CollectorAvailable, ConditionType::KubeAPIServerTraced, ConditionType::EtcdTraced].map(unknown));
-    conditions.extend(not_measured());
+    conditions.extend([spans_flowing(), unknown(ConditionType::UpgradeSafe)]);
     ClusterTracingStatus {
         observed_generation: Some(generation),
         conditions: merge_conditions(&old.conditions, &conditions, generation, now),
@@ -141,13 +142,13 @@ fn found<'a>(o: &'a Observed, node: &str, component: ComponentName) -> Option<&'
     o.node_tracings.get(node)?.status.components.iter().find(|c| c.name == component)
 }
 
-fn not_measured() -> [NewCondition; 2] {
-    let unknown =
-        |condition, message: &str| NewCondition { condition, status: None, reason: Reason::NotMeasured, message: message.to_owned() };
-    [
-        unknown(ConditionType::SpansFlowing, "this version does not measure which instances' spans arrive"),
-        unknown(ConditionType::UpgradeSafe, "this version does not check what the next minor version accepts"),
-    ]
+fn spans_flowing() -> NewCondition {
+    NewCondition {
+        condition: ConditionType::SpansFlowing,
+        status: None,
+        reason: Reason::NotMeasured,
+        message: "this version does not measure which instances' spans arrive".to_owned(),
+    }
 }
 
 /// The rate that every selected node's API server runs with. Before the first node of a new rate changes, the old one is still in force.

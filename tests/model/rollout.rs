@@ -478,7 +478,9 @@ impl Seen {
 
     fn observed(&self) -> Observed {
         let labels: BTreeMap<_, _> = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
-        let node = |(n, ready): (usize, &bool)| (name_of(n), ObservedNode { uid: uid_of(n), ready: *ready, labels: labels.clone() });
+        let node = |(n, ready): (usize, &bool)| {
+            (name_of(n), ObservedNode { uid: uid_of(n), ready: *ready, labels: labels.clone(), platform: None })
+        };
         let node_tracing = |(n, object): (usize, &Option<Hashed<NodeTracing>>)| Some((name_of(n), (&**object.as_ref()?).into()));
         Observed {
             nodes: self.nodes.iter().enumerate().map(node).collect(),

@@ -10,8 +10,9 @@ use clustertracing::api::node_tracing::{
 use clustertracing::api::{
     self, ClusterTracing, ComponentName, Deviation, Drift, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
 };
+use clustertracing::component::owner::Platform;
 use clustertracing::plan::events::{self, NewEvent};
-use clustertracing::plan::observed::{Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
+use clustertracing::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::status::{invalid_status, status};
 use clustertracing::plan::validate::{Installation, validate};
 use clustertracing::plan::{CollectorPlan, GrantPlan, Plan, plan};
@@ -75,6 +76,10 @@ pub(crate) struct World {
     pub(crate) collector: ObservedCollector,
     /// Canary pods.
     pub(crate) canaries: Vec<Pod>,
+    /// Who runs the control plane where no node of it is here.
+    pub(crate) elsewhere: Option<Platform>,
+    /// kubeadm's own configuration.
+    pub(crate) kubeadm_config: KubeadmConfig,
     /// Collectors start when they are asked to.
     pub(crate) collectors_start: bool,
     pub(crate) now: Timestamp,
@@ -126,6 +131,8 @@ impl World {
             node_tracings: BTreeMap::new(),
             collector: ObservedCollector::default(),
             canaries: Vec::new(),
+            elsewhere: None,
+            kubeadm_config: KubeadmConfig::Found(include_str!("../kubeadm-config/1.36.3-plain/in.yaml").to_owned()),
             collectors_start: true,
             term: 1,
             asleep: None,
@@ -141,7 +148,7 @@ impl World {
     pub(crate) fn add_node(&mut self, name: &str) {
         self.uids += 1;
         let labels = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
-        self.nodes.insert(name.to_owned(), ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels });
+        self.nodes.insert(name.to_owned(), ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels, platform: None });
         self.machines.insert(name.to_owned(), Machine::default());
     }
 
@@ -190,6 +197,8 @@ impl World {
             node_tracings: self.node_tracings.clone(),
             collector: self.collector.clone(),
             canaries: self.canaries.iter().map(Into::into).collect(),
+            elsewhere: self.elsewhere,
+            kubeadm_config: self.kubeadm_config.clone(),
             term: format!("term-{}", self.term),
             status: self.resource.as_ref().and_then(|r| r.status.clone()).unwrap_or_default(),
         }
@@ -297,6 +306,9 @@ impl World {
             }
             CollectorPlan::Prune(names) => self.collector.config_maps.retain(|n| !names.contains(n)),
             CollectorPlan::Remove => self.collector = ObservedCollector::default(),
+        }
+        if let Some(text) = plan.kubeadm.text() {
+            self.kubeadm_config = KubeadmConfig::Found(text.to_owned());
         }
         if let Some(grant) = &plan.grant
             && let Some(n) = self.node_tracings.get_mut(&grant.node)
