@@ -32,6 +32,15 @@ pub struct Cluster {
     nodes: Api<Node>,
 }
 
+/// A status to report, and of which object it speaks: one that was made anew has not lived through what the last one reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The object's UID.
+    pub object_uid: Option<String>,
+    /// What it is to say.
+    pub status: NodeTracingStatus,
+}
+
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -110,19 +119,20 @@ impl Cluster {
     }
 
     /// Reports the newest of `wanted`, for ever, with retries; `reported` is the one that the API server has.
-    /// Makes no request when the object says the same already, or is not there.
+    /// Makes no request when the object says the same already, is not there, or is another one of the same name.
     pub async fn report(
         &self,
-        mut wanted: watch::Receiver<Option<NodeTracingStatus>>,
+        mut wanted: watch::Receiver<Option<Wanted>>,
         latest: &watch::Sender<Option<NodeTracing>>,
         reported: &watch::Sender<Option<NodeTracingStatus>>,
     ) -> Infallible {
         let mut objects = latest.subscribe();
         let mut wait = RETRY_FIRST;
         loop {
-            let status = wanted.borrow_and_update().clone();
+            let wanted_status = wanted.borrow_and_update().clone();
             let object = objects.borrow_and_update().clone();
-            if let (Some(status), Some(object)) = (status, object) {
+            let of_it = wanted_status.zip(object).filter(|(wanted, object)| wanted.object_uid == object.metadata.uid);
+            if let Some((Wanted { status, .. }, object)) = of_it {
                 if object.status.as_ref() != Some(&status) {
                     match self.patch(&status).await {
                         // the answer is newer than what the watch has: it prevents a second patch before the watch is there too
@@ -168,12 +178,22 @@ impl Cluster {
     }
 }
 
+/// Takes over what was read, unless a newer version is known: the watch tells late what the answer to a report told at once.
 fn put(latest: &watch::Sender<Option<NodeTracing>>, object: Option<NodeTracing>) {
     latest.send_if_modified(|last| {
-        let changed = *last != object;
-        *last = object;
+        let is_late = last.as_ref().zip(object.as_ref()).is_some_and(|(last, object)| is_older(object, last));
+        let changed = !is_late && *last != object;
+        if changed {
+            *last = object;
+        }
         changed
     });
+}
+
+/// Versions of one object are etcd's revisions, which grow.
+fn is_older(object: &NodeTracing, other: &NodeTracing) -> bool {
+    let version = |object: &NodeTracing| object.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+    object.metadata.uid == other.metadata.uid && version(object).zip(version(other)).is_some_and(|(version, other)| version < other)
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ use tokio::time::sleep;
 
 use self::applied::Applied;
 use self::check::{Checked, Decision};
-use self::cluster::Cluster;
+use self::cluster::{Cluster, Wanted};
 use self::drift::Mend;
 use self::effects::{back_up, drive, resume};
 use self::facts::{Facts, Trouble, gather};
@@ -170,12 +170,9 @@ async fn work<H: Host>(
     mut agent: Agent<H>,
     cluster: &Cluster,
     mut objects: watch::Receiver<Option<NodeTracing>>,
-    wanted: &watch::Sender<Option<NodeTracingStatus>>,
+    wanted: &watch::Sender<Option<Wanted>>,
     mut reported: watch::Receiver<Option<NodeTracingStatus>>,
 ) -> Result<Infallible, host::Error> {
-    let publish = |status: NodeTracingStatus| {
-        wanted.send_if_modified(|last| last.replace(status.clone()) != Some(status));
-    };
     let mut node_uid = None;
     loop {
         if let Some(outcome) = reported.borrow_and_update().as_ref().and_then(|s| s.last_outcome.as_ref()) {
@@ -183,6 +180,10 @@ async fn work<H: Host>(
         }
         let object = objects.borrow_and_update().clone();
         if let Some(object) = object {
+            let publish = |status: NodeTracingStatus| {
+                let new = Some(Wanted { object_uid: object.metadata.uid.clone(), status });
+                wanted.send_if_modified(|last| std::mem::replace(last, new.clone()) != new);
+            };
             if node_uid.is_none() {
                 node_uid = cluster.node_uid().await.inspect_err(|e| tracing::warn!("{}", chain(e))).ok();
             }

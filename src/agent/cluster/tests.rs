@@ -61,7 +61,8 @@ fn success(object: &NodeTracing) -> (u16, Value) {
 async fn report(wanted: &NodeTracingStatus, object: NodeTracing, answers: Answers) -> Vec<Seen> {
     let (cluster, seen) = mk_cluster(answers);
     let (latest, reported) = (watch::Sender::new(Some(object)), watch::Sender::new(None));
-    let sender = watch::Sender::new(Some(wanted.clone()));
+    let object_uid = latest.borrow().as_ref().and_then(|object| object.metadata.uid.clone());
+    let sender = watch::Sender::new(Some(Wanted { object_uid, status: wanted.clone() }));
     let mut told = reported.subscribe();
     tokio::select! {
         never = cluster.report(sender.subscribe(), &latest, &reported) => match never {},
@@ -84,6 +85,48 @@ async fn a_status_is_applied_to_the_subresource_by_its_one_owner() {
 #[tokio::test]
 async fn a_status_that_the_object_has_already_costs_no_request() {
     assert_eq!(report(&mk_status(1), mk_object(Some(mk_status(1))), vec![]).await.len(), 0);
+}
+
+fn mk_version(uid: &str, version: &str) -> NodeTracing {
+    let mut object = mk_object(None);
+    (object.metadata.uid, object.metadata.resource_version) = (Some(uid.into()), Some(version.into()));
+    object
+}
+
+/// Seen on a real cluster: the outcome of a deleted object was reported into the next one of its name.
+#[tokio::test]
+async fn what_was_to_be_said_of_another_object_of_the_name_is_not_said() {
+    let (cluster, seen) = mk_cluster(vec![success(&mk_version("new", "8"))]);
+    let (latest, reported) = (watch::Sender::new(Some(mk_version("new", "7"))), watch::Sender::new(None));
+    let of = |uid: &str| Some(Wanted { object_uid: Some(uid.into()), status: mk_status(1) });
+    let wanted = watch::Sender::new(of("old"));
+    let mut report = pin!(cluster.report(wanted.subscribe(), &latest, &reported));
+    assert!(futures::poll!(report.as_mut()).is_pending());
+    tokio::task::yield_now().await;
+    assert_eq!(seen.lock().unwrap().len(), 0);
+    wanted.send_replace(of("new"));
+    let mut told = reported.subscribe();
+    tokio::select! {
+        never = report => match never {},
+        Ok(last) = told.wait_for(Option::is_some) => assert_eq!(last.as_ref(), Some(&mk_status(1))),
+    }
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+/// Seen on a real cluster: two statuses took turns for ever, each made of the version before the last.
+#[test]
+fn a_version_that_the_watch_tells_late_is_not_taken_back() {
+    let latest = watch::Sender::new(None);
+    let now = |object: NodeTracing| {
+        put(&latest, Some(object));
+        let last = latest.borrow().clone().unwrap();
+        (last.metadata.uid.unwrap(), last.metadata.resource_version.unwrap())
+    };
+    let is = |uid: &str, version: &str| (uid.to_owned(), version.to_owned());
+    assert_eq!(now(mk_version("a", "9")), is("a", "9"));
+    assert_eq!(now(mk_version("a", "10")), is("a", "10"));
+    assert_eq!(now(mk_version("a", "9")), is("a", "10"));
+    assert_eq!(now(mk_version("b", "3")), is("b", "3"), "another object of the name");
 }
 
 #[tokio::test(start_paused = true)]
