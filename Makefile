@@ -44,6 +44,21 @@ unit: ## Unit, golden and property tests: no cluster, no network
 	cargo test --locked
 	python3 -m unittest discover --start-directory tests/testbed --pattern '*_test.py'
 
+.PHONY: simulation
+SEEDS ?= 1000
+simulation: ## The controller and the agents against a model API server, with faults: SEEDS=1000 runs (1 min)
+	SIMULATION_SEEDS=$(SEEDS) cargo test --locked --profile simulation --test simulation
+
+.PHONY: files
+files: ## The agent on file systems of its own: power cuts, a full disk, a read-only one (needs root; 30 s)
+	cargo test --locked --test agent --no-run
+	unshare --mount --propagation private cargo test --locked --test agent disk:: -- --ignored
+
+.PHONY: nightly
+nightly: ## What takes hours: 100000 simulated runs, 1000 sequences of specs, and the deep model
+	$(MAKE) --no-print-directory simulation SEEDS=100000 PROPTEST_CASES=1000
+	$(MAKE) --no-print-directory model
+
 .PHONY: model
 model: ## The model of the rollout, deeper than `make unit` checks it (30 min)
 	cargo test --locked --release --test model -- --ignored --nocapture

@@ -165,8 +165,8 @@ pub async fn watch_over(config: Config) -> Result<Infallible, Error> {
     }
 }
 
-/// The agent's own loop: look, decide, act, say.
-async fn work<H: Host>(
+/// The agent's own loop: look, decide, act, say. `objects` brings its object, `wanted` takes what is to be reported, `reported` brings what was.
+pub async fn work<H: Host>(
     mut agent: Agent<H>,
     cluster: &Cluster,
     mut objects: watch::Receiver<Option<NodeTracing>>,

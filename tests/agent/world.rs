@@ -72,6 +72,9 @@ type OldFile = (Vec<u8>, u32);
 /// Somebody else, who writes to the manifests folder.
 type Rival = Box<dyn Fn(&Path)>;
 
+/// Somebody who is told of an effect.
+type Witness = Box<dyn Fn(&str)>;
+
 /// argv and probes of a manifest's component.
 type Component = (Vec<String>, Vec<Probe>);
 
@@ -109,6 +112,8 @@ pub(crate) struct World {
     pub(crate) fault: Cell<Option<(usize, Fault)>>,
     /// What somebody else does right before the rename of that number in the manifests folder.
     pub(crate) rival: RefCell<Option<(usize, Rival)>>,
+    /// Hears of every effect right before it.
+    pub(crate) before_effect: RefCell<Option<Witness>>,
     pub(crate) effects: Cell<usize>,
     pub(crate) trace: RefCell<Vec<String>>,
     clock: Cell<u64>,
@@ -134,8 +139,15 @@ pub(crate) struct World {
 impl World {
     /// A node with kubeadm's manifests, both components up and well.
     pub(crate) fn new() -> Rc<Self> {
+        Self::on_disk(1, |_| {})
+    }
+
+    /// The same on a disk of its own: `mount` puts it at the folder. What is on it already stays.
+    pub(crate) fn on_disk(boot: u64, mount: impl FnOnce(&Path)) -> Rc<Self> {
         // in memory where that is possible: what a power cut leaves is pretended here anyway, and a sync costs nothing
         let dir = ["/dev/shm", "/tmp"].into_iter().find_map(|parent| TempDir::new_in(parent).ok()).unwrap();
+        mount(dir.path());
+        let is_used = dir.path().join("manifests").exists();
         fs::create_dir_all(dir.path().join("state")).unwrap();
         fs::create_dir_all(dir.path().join("manifests")).unwrap();
         let world = Self {
@@ -148,10 +160,11 @@ impl World {
             member_says: RefCell::new(r#"{"health":"true","reason":""}"#),
             fault: Cell::new(None),
             rival: RefCell::default(),
+            before_effect: RefCell::default(),
             effects: Cell::new(0),
             trace: RefCell::default(),
             clock: Cell::new(1_000_000),
-            boot: Cell::new(1),
+            boot: Cell::new(boot),
             next_pid: Cell::new(100),
             running: RefCell::default(),
             next_try: RefCell::default(),
@@ -162,7 +175,7 @@ impl World {
             unsynced: RefCell::default(),
             allowed: RefCell::default(),
         };
-        for file in FILES {
+        for file in FILES.into_iter().filter(|_| !is_used) {
             let program = file.trim_end_matches(".yaml");
             let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/kubeadm/1.36.3/{program}/in.yaml"));
             let path = world.dir.path().join("manifests").join(file);
@@ -445,7 +458,9 @@ impl Node {
         let number = self.world.effects.replace(self.world.effects.get() + 1);
         // a hidden name ends in a digest
         let name_of = if is_temporary(name) { name.trim_end_matches(|c: char| c.is_ascii_hexdigit()) } else { name };
-        self.world.trace.borrow_mut().push(format!("{operation} {folder}/{name_of}"));
+        let effect = format!("{operation} {folder}/{name_of}");
+        self.world.before_effect.borrow().iter().for_each(|hears| hears(&effect));
+        self.world.trace.borrow_mut().push(effect);
         let errno = match self.world.fault.get() {
             Some((at, fault @ (Fault::Crash | Fault::PowerCut))) if number == at => {
                 torn();

@@ -150,6 +150,17 @@ impl Node {
         true
     }
 
+    /// Somebody takes our edit out of the manifests, while nothing is under way here, and waits for the new processes.
+    pub(crate) fn drift(&mut self) -> bool {
+        let untouched = [UNTOUCHED, UNTOUCHED].map(|text| Some(text.to_owned()));
+        let drifts = self.flight().is_none() && self.manifests != untouched;
+        if drifts {
+            self.manifests = untouched;
+            self.processes.clone_from(&self.manifests);
+        }
+        drifts
+    }
+
     /// The agent's process ends, at whatever it was.
     pub(crate) fn kill_agent(&mut self) -> bool {
         let alive = self.agent != Agent::Dead;

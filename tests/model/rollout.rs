@@ -26,8 +26,9 @@ pub(crate) struct Rollout {
     pub(crate) nodes: usize,
     /// Changes of the resource by a person.
     pub(crate) edits: u8,
-    /// Crashes, power cuts, sleeping leaders, late reads, lost time: of whatever kind.
+    /// Crashes, power cuts, sleeping leaders, late reads, lost time: of whatever kind, or of one that is chosen.
     pub(crate) misfortunes: u8,
+    kinds: Option<fn(&Cluster, &Action) -> bool>,
     /// Plans are pure: what was planned once of the same is not planned again.
     plans: Mutex<HashMap<Seen, Vec<Write>>>,
 }
@@ -129,6 +130,8 @@ pub(crate) enum Action {
     PowerOff(usize),
     /// A flight's budget is used up before the kubelet has done its part.
     Slow(usize),
+    /// Somebody takes our edit out of a node's manifests.
+    Drift(usize),
 }
 
 impl Action {
@@ -178,7 +181,17 @@ fn validated(resource: &ClusterTracing) -> Validated {
 
 impl Rollout {
     pub(crate) fn new(nodes: usize, edits: u8, misfortunes: u8) -> Self {
-        Self { nodes, edits, misfortunes, plans: Mutex::default() }
+        Self { nodes, edits, misfortunes, ..Self::default() }
+    }
+
+    /// Only these misfortunes, and settings that are good.
+    pub(crate) fn of_kinds(self, kinds: fn(&Cluster, &Action) -> bool) -> Self {
+        Self { kinds: Some(kinds), ..self }
+    }
+
+    /// Whether nothing is asked for that fails.
+    pub(crate) fn all_is_well(&self) -> bool {
+        self.kinds.is_some()
     }
 
     /// The writes of a turn that has read this, in `controller::apply`'s order.
@@ -238,6 +251,7 @@ impl Rollout {
                 cluster.leader = Leader::new(cluster.leader.term + 1);
                 Some(())
             }
+            Action::Drift(n) => cluster.nodes[n].drift().then_some(()),
             Action::Sleep => {
                 let next = Leader::new(cluster.leader.term + 1);
                 cluster.sleeper = Some(std::mem::replace(&mut cluster.leader, next)).filter(|leader| !leader.writes.is_empty());
@@ -268,7 +282,8 @@ impl Model for Rollout {
             failed: BTreeSet::new(),
             granted_after_failure: false,
         };
-        vec![cluster(GOOD_RATE), cluster(BAD_RATE)]
+        let rates: &[i32] = if self.all_is_well() { &[GOOD_RATE] } else { &[GOOD_RATE, BAD_RATE] };
+        rates.iter().map(|rate| cluster(*rate)).collect()
     }
 
     fn actions(&self, cluster: &Cluster, actions: &mut Vec<Action>) {
@@ -284,13 +299,12 @@ impl Model for Rollout {
         for n in 0..self.nodes {
             actions.extend([Action::Fly(n), Action::Kubelet(n, 0), Action::Kubelet(n, 1), Action::Timeout(n)]);
             actions.extend([Action::StartAgent(n), Action::PowerOn(n)]);
-            if !lucky {
-                actions.extend([Action::CrashAgent(n), Action::TurnLate(n), Action::PowerOff(n), Action::Slow(n)]);
-            }
         }
         if !lucky {
-            actions.push(Action::CrashLeader);
-            actions.push(if idle { Action::ReadLate } else { Action::Sleep });
+            let of_node = |n| [Action::CrashAgent(n), Action::TurnLate(n), Action::PowerOff(n), Action::Slow(n), Action::Drift(n)];
+            let of_leader = [Action::CrashLeader, if idle { Action::ReadLate } else { Action::Sleep }];
+            let misfortunes = (0..self.nodes).flat_map(of_node).chain(of_leader);
+            actions.extend(misfortunes.filter(|action| self.kinds.is_none_or(|is_chosen| is_chosen(cluster, action))));
         }
     }
 
@@ -320,6 +334,11 @@ impl Cluster {
     /// Grants without an outcome.
     pub(crate) fn granted(&self) -> usize {
         self.objects.iter().flatten().filter(|object| ObservedNodeTracing::from(&***object).in_flight().is_some()).count()
+    }
+
+    /// Whether the leader has decided on a grant, and writes it next.
+    pub(crate) fn is_about_to_grant(&self) -> bool {
+        matches!(self.leader.writes.first(), Some((Write::Grant { .. }, _)))
     }
 
     /// Changes that have begun and have not ended, with the node.
