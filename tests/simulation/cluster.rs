@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clustertracing::api::{NodeSettings, NodeTracing};
 use clustertracing::component::{ManifestFile, change};
+use clustertracing::host::Answer;
 use clustertracing::plan::collector;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
@@ -266,6 +267,30 @@ impl World {
     fn well(&self, file: &str) -> usize {
         let now = self.now();
         self.machines.values().filter(|machine| machine.is_well(file, now)).count()
+    }
+
+    /// What a node's etcd member answers on its port for the kubelet's probes. The last member by name leads, while it is well.
+    pub(crate) fn etcd_tells(&mut self, name: &str, path: &str) -> Answer {
+        let now = self.now();
+        self.machines.values_mut().for_each(|machine| machine.catch_up(now));
+        let is_well = |machine: &Machine| machine.is_well("etcd.yaml", now);
+        let well: Vec<_> = self.machines.iter().filter(|(_, machine)| is_well(machine)).map(|(name, _)| name.as_str()).collect();
+        let has_quorum = well.len() * 2 > self.machines.len();
+        match path {
+            _ if !well.contains(&name) => Answer::Refused,
+            "/health" if has_quorum => Answer::Told(200, r#"{"health":"true","reason":""}"#.into()),
+            "/health" => Answer::Told(503, r#"{"health":"false","reason":"RAFT NO LEADER"}"#.into()),
+            "/metrics" => {
+                let leads = has_quorum && well.last() == Some(&name);
+                let known = self.machines.keys().map(|peer| format!("etcd_network_known_peers{{Local=\"{name}\",Remote=\"{peer}\"}} 1\n"));
+                let others = well.iter().filter(|peer| **peer != name);
+                let active = others.map(|peer| format!("etcd_network_active_peers{{Local=\"{name}\",Remote=\"{peer}\"}} 1\n"));
+                let peers: Vec<_> = known.chain(active).collect();
+                let (has_leader, is_leader) = (u8::from(has_quorum), u8::from(leads));
+                Answer::Told(200, format!("etcd_server_has_leader {has_leader}\netcd_server_is_leader {is_leader}\n{}", peers.concat()))
+            }
+            _ => Answer::Told(404, String::new()),
+        }
     }
 
     /// An API server with etcd's quorum behind it answers.

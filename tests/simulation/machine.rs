@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
-use clustertracing::agent::effects::KUBELET;
+use clustertracing::agent::facts::KUBELET;
 use clustertracing::agent::{applied, journal};
 use clustertracing::api::node_tracing::hex12;
 use clustertracing::component::{ManifestFile, find};

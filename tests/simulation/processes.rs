@@ -9,7 +9,7 @@ use clustertracing::agent::watchdog::Guard;
 use clustertracing::agent::{Agent, cluster::Cluster as Requests, work};
 use clustertracing::api::{NodeTracing, State};
 use clustertracing::controller::{Context, turn};
-use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Process, ProcessId};
+use clustertracing::host::{Answer, Entry, Error, File, Folder, Host, Now, Process, ProcessId, Room};
 use clustertracing::manifest::Probe;
 use clustertracing::plan::validate::Installation;
 use clustertracing::runtime::lease::Leadership;
@@ -238,7 +238,8 @@ impl Host for Node {
 
     fn changed(&self, folder: Folder, name: &str) -> Result<Option<Timestamp>, Error> {
         let at = self.machine(|machine, _| machine.files.get(&(folder, name.to_owned())).map(|(_, at)| *at));
-        Ok(at.map(crate::cluster::wall))
+        // what was there from the start has been for long
+        Ok(at.map(|at| if at == 0 { Timestamp::UNIX_EPOCH } else { crate::cluster::wall(at) }))
     }
 
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error> {
@@ -300,6 +301,25 @@ impl Host for Node {
 
     async fn probe(&self, probe: &Probe) -> bool {
         self.machine(|machine, now| machine.answers(probe, now))
+    }
+
+    async fn get(&self, endpoint: &Probe) -> Answer {
+        match endpoint.path.as_str() {
+            "/healthz" => Answer::Told(200, "ok".into()),
+            path => self.cluster.world().etcd_tells(&self.name, path),
+        }
+    }
+
+    fn room(&self, _: Folder) -> Result<Room, Error> {
+        Ok(Room { bytes: 1 << 30, inodes: None })
+    }
+
+    fn memory_available(&self) -> Result<u64, Error> {
+        Ok(1 << 30)
+    }
+
+    fn memory_of(&self, _: ProcessId) -> Result<Option<u64>, Error> {
+        Ok(Some(300 << 20))
     }
 
     fn now(&self) -> Result<Now, Error> {
