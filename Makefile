@@ -52,7 +52,7 @@ simulation: ## The controller and the agents against a model API server, with fa
 .PHONY: files
 files: ## The agent on file systems of its own: power cuts, a full disk, a read-only one (needs root; 30 s)
 	cargo test --locked --test agent --no-run
-	unshare --mount --propagation private cargo test --locked --test agent disk:: -- --ignored
+	unshare --mount --propagation private cargo test --locked --test agent disk:: -- --ignored --test-threads=1
 
 .PHONY: nightly
 nightly: ## What takes hours: 100000 simulated runs, 1000 sequences of specs, and the deep model
