@@ -154,6 +154,7 @@ fn node_tracing(name: &str, verdict: &str) -> Value {
             "currentRevision": if verdict == "Unchanged" { Some(&revision) } else { None },
             "step": "Idle",
             "components": [component("kube-apiserver"), component("etcd")],
+            "etcd": { "health": "Healthy", "role": if name == "cp-3" { "Leader" } else { "Follower" }, "members": 3, "connected": 3 },
             "preflight": { "revision": revision, "verdict": verdict, "changes": if verdict == "Ready" { json!(["kube-apiserver", "etcd"]) } else { json!([]) } },
         },
     })
