@@ -438,7 +438,7 @@ async fn processes_that_end_at_once_lead_back_at_once() {
     assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::NewProcessExited)));
     assert_eq!((world.manifests(), world.ours()), (before, vec![]));
     let spent = world.seconds() - start;
-    assert!(spent < 45, "{spent} s");
+    assert!(spent < 25, "{spent} s");
 }
 
 #[tokio::test]
