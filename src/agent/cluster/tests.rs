@@ -96,7 +96,8 @@ fn mk_version(uid: &str, version: &str) -> NodeTracing {
 /// Seen on a real cluster: the outcome of a deleted object was reported into the next one of its name.
 #[tokio::test]
 async fn what_was_to_be_said_of_another_object_of_the_name_is_not_said() {
-    let (cluster, seen) = mk_cluster(vec![success(&mk_version("new", "8"))]);
+    let answer = NodeTracing { status: Some(mk_status(1)), ..mk_version("new", "8") };
+    let (cluster, seen) = mk_cluster(vec![success(&answer)]);
     let (latest, reported) = (watch::Sender::new(Some(mk_version("new", "7"))), watch::Sender::new(None));
     let of = |uid: &str| Some(Wanted { object_uid: Some(uid.into()), status: mk_status(1) });
     let wanted = watch::Sender::new(of("old"));
