@@ -335,12 +335,17 @@ async fn kubeadms_configuration_keeps_the_settings_and_is_given_back() {
     // Nothing of it before the last node carries the settings.
     let mut carries = BTreeMap::new();
     let in_all = |carries: &BTreeMap<String, Value>| carries.len() == NODES.len() && carries.values().all(|c| !c["etcd"].is_null());
-    while !in_all(&carries) {
+    for _ in 0..40 {
         assert_eq!(text().await, original);
         cluster.turn().await;
         cluster.start_collectors().await;
+        cluster.start_canaries().await;
         cluster.agents(&mut carries).await;
+        if in_all(&carries) {
+            break;
+        }
     }
+    assert!(in_all(&carries), "the rollout does not end: {carries:?}");
     cluster.run_until(&mut carries, is_ready).await;
     let kept = text().await;
     assert!(kept.contains("tracing-config-file") && kept.contains("enable-distributed-tracing"), "{kept}");

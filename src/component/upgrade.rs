@@ -126,6 +126,7 @@ fn refuses_gate(version: Version, gate: &str, on: bool) -> Option<&'static str> 
         _ if minor.gone.contains(&gate) => Some("it does not know the gate"),
         false if minor.locked_on.contains(&gate) => Some("the gate is locked to true"),
         true if minor.locked_off.contains(&gate) => Some("the gate is locked to false"),
+        _ if minor.unmet.contains(&(gate, on)) => Some("gates that are on by default depend on it, unless they are set too"),
         _ => None,
     })
 }

@@ -14,6 +14,9 @@ pub(super) struct Minor {
     pub(super) locked_on: &'static [&'static str],
     /// Gates that cannot be switched on any more.
     pub(super) locked_off: &'static [&'static str],
+    /// Values that it refuses while gates that depend on the gate have their defaults. Asked of the program; dependencies of before 1.37
+    /// are not known.
+    pub(super) unmet: &'static [(&'static str, bool)],
 }
 
 /// The oldest version whose gates are known: what the next one refuses of it is complete.
@@ -57,6 +60,7 @@ pub(super) static MINORS: &[Minor] = &[
             "StructuredAuthorizationConfiguration",
         ],
         locked_off: &["AllowServiceLBStatusOnNonLB"],
+        unmet: &[],
     },
     Minor {
         version: Version::new(1, 33, 0),
@@ -97,6 +101,7 @@ pub(super) static MINORS: &[Minor] = &[
             "TopologyAwareHints",
         ],
         locked_off: &["WatchFromStorageWithoutResourceVersion"],
+        unmet: &[],
     },
     Minor {
         version: Version::new(1, 34, 0),
@@ -134,6 +139,7 @@ pub(super) static MINORS: &[Minor] = &[
             "WinOverlay",
         ],
         locked_off: &[],
+        unmet: &[],
     },
     Minor {
         version: Version::new(1, 35, 0),
@@ -163,6 +169,7 @@ pub(super) static MINORS: &[Minor] = &[
             "SystemdWatchdog",
         ],
         locked_off: &["AllowOverwriteTerminationGracePeriodSeconds"],
+        unmet: &[],
     },
     Minor {
         version: Version::new(1, 36, 0),
@@ -199,6 +206,7 @@ pub(super) static MINORS: &[Minor] = &[
             "VolumeAttributesClass",
         ],
         locked_off: &["GitRepoVolumeDriver", "SeparateCacheWatchRPC"],
+        unmet: &[],
     },
     Minor {
         version: Version::new(1, 37, 0),
@@ -244,5 +252,6 @@ pub(super) static MINORS: &[Minor] = &[
             "WatchCacheInitializationPostStartHook",
         ],
         locked_off: &["DeclarativeValidationTakeover"],
+        unmet: &[("AllAlpha", true), ("ClusterTrustBundle", false), ("DRADeviceTaints", false)],
     },
 ];
