@@ -340,6 +340,11 @@ impl<H: Host> Agent<H> {
                 return Ok(facts);
             }
         };
+        if let Some(blocker) = self.blockers.iter().find(|blocker| blocker.reason == Reason::WaitingForQuiet) {
+            // What was changed is still being restarted, perhaps: to find it unwell now would use the grant up.
+            tracing::debug!(grant = grant.id, reason = %blocker.reason, "not judging: {}", blocker.message);
+            return Ok(facts);
+        }
         let checked = drift::refusal(&self.drifts, grant).map_or(checked, Checked::Refused);
         let decision = check::decide(grant, target, &checked, &facts);
         match check::guarded(decision, &self.guard, &facts.now) {
