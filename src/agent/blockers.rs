@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::facts::Facts;
 use super::machine::Flight;
 use crate::api::node_tracing::{Blocker, KubeletHealth, MemberHealth, TracingFound};
-use crate::api::{ComponentName, Reason};
+use crate::api::{ComponentName, Drift, Reason};
 use crate::host::{Answer, Folder, Process, Room};
 use crate::manifest::Probe;
 
@@ -20,8 +20,6 @@ const ROOM: Room = Room { bytes: 16 * 1024 * 1024, inodes: Some(128) };
 /// less than the whole would keep small nodes, which run well, from ever being changed; below a quarter the node is about to kill
 /// processes, and a start takes more than a run.
 const MEMORY_PART: u64 = 4;
-/// A manifest that somebody else changed is left to settle for so long: `kubeadm upgrade` changes one after the other.
-const QUIET: Duration = Duration::from_mins(2);
 /// A kubelet opens its health port within seconds of its start.
 const KUBELET_STARTS: u64 = 60_000;
 
@@ -56,13 +54,19 @@ pub fn kubelet(answer: &Answer, processes: &[Process], since_boot: u64) -> Kubel
     }
 }
 
-/// What stands in the way of any change. `own`: when our own last change of this node ended. `standing`: what stood in the way before;
+/// What stands in the way of any change. `drifts`: what somebody else changed of what is ours. `quiet_for`: how long a manifest that
+/// somebody else changed is left to settle. `own`: when our own last change of this node ended. `standing`: what stood in the way before;
 /// it takes twice the room or memory to end it, so that it does not come and go.
-pub fn blockers(facts: &Facts, own: Option<Timestamp>, standing: &[Blocker]) -> Vec<Blocker> {
+pub fn blockers(facts: &Facts, drifts: &[Drift], quiet_for: Duration, own: Option<Timestamp>, standing: &[Blocker]) -> Vec<Blocker> {
     let Some(s) = &facts.surroundings else { return Vec::new() };
     let times = |reason| if standing.iter().any(|b| b.reason == reason) { 2 } else { 1 };
     let found = [kubelet_blocks(s), room_blocks(s, times(Reason::NodeDiskFull)), memory_blocks(s, times(Reason::NodeMemoryLow))];
-    found.into_iter().flatten().chain(upgrade_blocks(facts, own)).collect()
+    let unrest = unrest(facts, quiet_for, own).map(|message| {
+        // What drifted, somebody is at work on: until it has ended nobody can say what there is to heal.
+        let reason = if drifts.is_empty() { Reason::UpgradeInProgress } else { Reason::WaitingForQuiet };
+        blocker(reason, message)
+    });
+    found.into_iter().flatten().chain(unrest).collect()
 }
 
 fn blocker(reason: Reason, message: String) -> Blocker {
@@ -99,17 +103,17 @@ fn memory_blocks(s: &Surroundings, times: u64) -> Option<Blocker> {
     short.then(|| blocker(Reason::NodeMemoryLow, message()))
 }
 
-fn upgrade_blocks(facts: &Facts, own: Option<Timestamp>) -> Option<Blocker> {
+/// Who is at work on the node's manifests.
+fn unrest(facts: &Facts, quiet_for: Duration, own: Option<Timestamp>) -> Option<String> {
     if facts.kubeadm_runs {
-        return Some(blocker(Reason::UpgradeInProgress, "kubeadm runs on the node; a change waits until it has ended".to_owned()));
+        return Some("kubeadm runs on the node; a change waits until it has ended".to_owned());
     }
     // Both times are whole seconds of the same clock.
     let by_others = |changed: Timestamp| own.is_none_or(|own| changed.as_second() > own.as_second() + 1);
     let manifests = facts.components.iter().filter_map(|c| facts.manifest(&c.found.file));
-    let manifest = manifests.into_iter().find(|m| by_others(m.changed) && facts.is_fresh(m, QUIET))?;
-    let file = &manifest.file.name;
-    let message = format!("{file} was changed by somebody else less than two minutes ago; a change waits until it has settled");
-    Some(blocker(Reason::UpgradeInProgress, message))
+    let manifest = manifests.into_iter().find(|m| by_others(m.changed) && facts.is_fresh(m, quiet_for))?;
+    let (file, seconds) = (&manifest.file.name, quiet_for.as_secs());
+    Some(format!("{file} was changed by somebody else less than {seconds} s ago; a change waits until it has settled"))
 }
 
 /// What else stands in the way of this very flight, seen from here at the last moment: it restarts an etcd member whose cluster is not
@@ -136,6 +140,7 @@ pub fn of_member(flight: &Flight, facts: &Facts) -> Option<Blocker> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::QUIET_FOR;
     use crate::agent::facts::tests::mk_facts;
     use crate::host::ProcessId;
 
@@ -149,7 +154,7 @@ mod tests {
         let own = facts.now.wall - Duration::from_mins(1);
         spoil(&mut facts);
         let standing: Vec<_> = standing.iter().map(|reason| blocker(*reason, String::new())).collect();
-        blockers(&facts, Some(own), &standing).into_iter().map(|b| b.reason).collect()
+        blockers(&facts, &[], QUIET_FOR, Some(own), &standing).into_iter().map(|b| b.reason).collect()
     }
 
     fn reasons(spoil: impl FnOnce(&mut Surroundings)) -> Vec<Reason> {
@@ -189,7 +194,7 @@ mod tests {
         let ever = |seconds_ago: u64| {
             let mut facts = mk_facts();
             facts.manifests[1].changed = facts.now.wall - Duration::from_secs(seconds_ago);
-            blockers(&facts, None, &[]).len()
+            blockers(&facts, &[], QUIET_FOR, None, &[]).len()
         };
         assert_eq!((ever(60), ever(119), ever(120)), (1, 1, 0));
     }

@@ -2,9 +2,7 @@
 //!
 //! A manifest may be changed by its owner: what still carries all of our additions has not drifted, and [`Applied::follow`] takes it over. What
 //! does not is healed under a grant, like any change, from the text as it is: whatever else was changed stays. Two rules keep that from being
-//! a fight: nothing is healed before the node is quiet ([`unrest`]), and nothing twice within [`FIGHT_WITHIN`] ([`refusal`]).
-
-use std::time::Duration;
+//! a fight: nothing is healed before the node is quiet ([`super::blockers`]), and nothing twice within [`FIGHT_WITHIN`] ([`refusal`]).
 
 use jiff::SignedDuration;
 
@@ -77,20 +75,6 @@ pub fn gone(drifts: &[Drift], applied: &Applied) -> Option<Trouble> {
         leave_out(*component)
     );
     Some(Trouble { reason: Reason::ManifestNotFound, message })
-}
-
-/// Why a drift is not healed yet: somebody is at work on what would be written.
-pub fn unrest(drifts: &[Drift], applied: &Applied, facts: &Facts, quiet_for: Duration) -> Option<Trouble> {
-    let trouble = |message| Some(Trouble { reason: Reason::WaitingForQuiet, message });
-    if drifts.is_empty() {
-        return None;
-    }
-    if facts.kubeadm_runs {
-        return trouble("kubeadm runs on the node".to_owned());
-    }
-    let manifests = drifts.iter().filter_map(|drift| facts.manifest(&applied.entry(drift.component)?.file));
-    let fresh = manifests.into_iter().find(|manifest| facts.is_fresh(manifest, quiet_for))?;
-    trouble(format!("{} was changed less than {} s ago", fresh.file.name, quiet_for.as_secs()))
 }
 
 /// Why a drift is not healed under `grant`: it would be the second heal within a short time, and a third would follow.

@@ -298,13 +298,11 @@ impl<H: Host> Agent<H> {
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
         (self.preflight, self.drifts) = (None, Vec::new());
+        let checked = object.spec.target.as_ref().map(|target| (target, self.judge(target, &facts)));
         let standing = object.status.as_ref().map(|s| s.blockers.as_slice()).unwrap_or_default();
-        self.blockers = blockers::blockers(&facts, self.own_last_change(object), standing);
-        if let Some(target) = &object.spec.target {
-            let checked = self.judge(target, &facts);
-            if let Some(node_uid) = node_uid {
-                facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
-            }
+        self.blockers = blockers::blockers(&facts, &self.drifts, self.quiet_for, self.own_last_change(object), standing);
+        if let Some(((target, checked), node_uid)) = checked.zip(node_uid) {
+            facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
         }
         Ok(self.status(object, node_uid, Step::Idle, &facts))
     }
@@ -342,8 +340,9 @@ impl<H: Host> Agent<H> {
                 return Ok(facts);
             }
         };
-        if let Some(unrest) = drift::unrest(&self.drifts, &self.applied, &facts, self.quiet_for) {
-            tracing::info!(grant = grant.id, "not acting yet: {}", unrest.message);
+        if let Some(blocker) = self.blockers.iter().find(|blocker| blocker.reason == Reason::WaitingForQuiet) {
+            // What was changed is still being restarted, perhaps: to find it unwell now would use the grant up.
+            tracing::debug!(grant = grant.id, reason = %blocker.reason, "not judging: {}", blocker.message);
             return Ok(facts);
         }
         let checked = drift::refusal(&self.drifts, grant).map_or(checked, Checked::Refused);
@@ -355,8 +354,12 @@ impl<H: Host> Agent<H> {
                 Ok(facts)
             }
             Decision::Mend(mends) => {
+                if let Some(blocker) = self.blockers.first() {
+                    tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
+                    return Ok(facts);
+                }
                 if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
-                    tracing::warn!(grant = grant.id, "not acting: {why}");
+                    tracing::warn!(grant = grant.id, "not acting yet: {why}");
                     return Ok(facts);
                 }
                 let outcome = self.mend(grant, &mends, &facts);
@@ -433,6 +436,8 @@ impl<H: Host> Agent<H> {
         };
         let outcome = machine::outcome(grant, result, reason, message, 0, &facts.now);
         tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "mended: {}", outcome.message);
+        // the manifest that was renamed is fresh by our own doing
+        self.landed_at = Some(facts.now.wall);
         if result == OutcomeResult::Succeeded {
             let components: Vec<_> = mends.iter().map(|mend| mend.component).collect();
             self.record(self.applied.clone().after_mend(&components, grant.generation, facts.now.wall), &[]);

@@ -386,7 +386,7 @@ pub struct NodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["component", "file", "what"]))]
     pub drift: Vec<Drift>,
-    /// For people.
+    /// For people: why it stands there, and what its agent warns of.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

@@ -4,7 +4,7 @@
 
 use super::Plan;
 use super::report::{Done, Progress};
-use crate::api::clustertracing::NodeStatus;
+use crate::api::clustertracing::{NodeState, NodeStatus};
 use crate::api::{ClusterTracingStatus, ConditionType, Reason};
 
 /// An Event on the `ClusterTracing`.
@@ -80,7 +80,12 @@ fn nodes_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<
             warning: false,
             reason: Reason::NodeChanged,
             action: "Verify",
-            note: format!("node {} is changed and verified ({} nodes are ready)", n.name, new.nodes_ready.as_deref().unwrap_or("?")),
+            note: {
+                let warnings =
+                    if n.message.is_empty() || n.state != NodeState::UpToDate { String::new() } else { format!("; {}", n.message) };
+                let ready = new.nodes_ready.as_deref().unwrap_or("?");
+                format!("node {} is changed and verified ({ready} nodes are ready){warnings}", n.name)
+            },
             node: Some(n.name.clone()),
         })
         .collect()

@@ -268,7 +268,7 @@ fn components_healthy(s: &Situation<'_>, candidate: &NodeReport) -> Option<Waiti
 
 /// The candidate can be changed, and no other node is being changed by somebody else or without a kubelet.
 fn nothing_blocks(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
-    let anywhere = [Reason::UpgradeInProgress, Reason::KubeletNotAnswering];
+    let anywhere = [Reason::UpgradeInProgress, Reason::WaitingForQuiet, Reason::KubeletNotAnswering];
     s.nodes.iter().find_map(|n| {
         let blockers = &s.observed.node_tracings.get(&n.name)?.status.blockers;
         let blocker = blockers.iter().find(|b| n.name == candidate.name || anywhere.contains(&b.reason))?;

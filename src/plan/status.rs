@@ -174,6 +174,9 @@ fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
         found(o, &node.name, name).map(|c| NodeComponentStatus { version: c.version.clone(), tracing: c.tracing, healthy: c.healthy })
     };
     let (state, message) = node_state(node);
+    // What its agent warns of, where there is nothing of more weight to say.
+    let warnings = || reported.and_then(|s| s.preflight.as_ref()).map(|p| p.message.clone());
+    let message = if state == NodeState::UpToDate { warnings().unwrap_or_default() } else { message };
     NodeStatus {
         name: node.name.clone(),
         revision: reported.and_then(|s| s.current_revision.clone()),

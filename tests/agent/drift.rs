@@ -71,7 +71,8 @@ async fn a_manifest_that_kubeadm_renders_anew_is_told_at_once_and_healed_once_th
     let status = look(&world, &on(2)).await;
     assert_eq!(found(&status), [(ETCD, Deviation::Content, DriftCause::KubeadmRender)]);
     assert_eq!((status.last_outcome, status.current_revision), (None, None), "the grant waits");
-    assert_eq!(status.preflight.unwrap().changes, [ComponentName::Etcd]);
+    let preflight = status.preflight.unwrap();
+    assert_eq!((preflight.changes, status.blockers[0].reason), (vec![ComponentName::Etcd], Reason::WaitingForQuiet));
     let pids = world.pids();
     world.pass(QUIET);
     let mut object = on(2);
@@ -202,4 +203,25 @@ async fn a_record_that_is_lost_or_damaged_is_made_anew_from_what_is_found() {
         fs::remove_file(tracing_file(&world)).unwrap();
         assert_eq!(look(&world, &ungranted()).await.drift.len(), 1, "and serves");
     }
+}
+
+#[tokio::test]
+async fn a_manifest_that_somebody_removed_is_not_made_again_and_its_backup_stays_until_a_person_puts_it_back() {
+    let world = mk_reached(&[on(1)]).await;
+    let ours = text(&world, ETCD);
+    fs::remove_file(path(&world, ETCD)).unwrap();
+    world.pass(QUIET);
+    for _ in 0..2 {
+        let status = look(&world, &on(2)).await;
+        assert_eq!(found(&status), [(ETCD, Deviation::Missing, DriftCause::Human)]);
+        assert_eq!(status.last_outcome.unwrap().reason, Some(Reason::ManifestNotFound));
+        assert!(!path(&world, ETCD).exists());
+    }
+    // As the message says.
+    fs::copy(world.dir.path().join("state/backup").join(ETCD), path(&world, ETCD)).unwrap();
+    fs::set_permissions(path(&world, ETCD), fs::Permissions::from_mode(0o640)).unwrap();
+    world.pass(QUIET);
+    let mut object = on(3);
+    live(&world, &mut object).await;
+    assert_eq!((result(&object), text(&world, ETCD)), ((OutcomeResult::Succeeded, None), ours));
 }

@@ -1,11 +1,13 @@
 //! The table of what is drift and who made it, and the rules of healing.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::agent::applied::Applied;
+use crate::agent::blockers;
 use crate::agent::facts::TracingFile;
 use crate::agent::facts::tests::{mk_facts, mk_trouble};
 use crate::api::node_tracing::{ComponentSettings, NodeSettings, sha256_hex};
@@ -205,19 +207,23 @@ fn a_manifest_that_has_gone_is_refused_with_the_commands_that_bring_it_back() {
 
 #[test]
 fn nothing_is_healed_while_somebody_is_at_work() {
-    let quiet_for = Duration::from_mins(2);
     let (applied, mut facts) = mk_applied();
-    let unrest = |facts: &Facts| unrest(&drift(&applied, facts), &applied, facts, quiet_for).map(|t| t.message);
-    facts.manifests[0].changed = facts.now.wall;
-    assert_eq!(unrest(&facts), None, "there is nothing to heal");
-    write(&mut facts, ETCD, rendered(ETCD));
-    assert_eq!(unrest(&facts), None, "etcd's manifest is quiet, and kube-apiserver's has not drifted");
+    let own = facts.now.wall;
+    let blockers = |facts: &Facts| {
+        let found = blockers::blockers(facts, &drift(&applied, facts), Duration::from_mins(2), Some(own), &[]);
+        found.into_iter().map(|b| (b.reason, b.message)).collect::<Vec<_>>()
+    };
+    facts.now.wall += SignedDuration::from_secs(30);
     facts.manifests[1].changed = facts.now.wall;
-    assert!(unrest(&facts).unwrap().contains(ETCD));
+    assert_eq!(blockers(&facts)[0].0, Reason::UpgradeInProgress, "nothing has drifted");
+    write(&mut facts, ETCD, rendered(ETCD));
+    let [(reason, message)] = &blockers(&facts)[..] else { panic!("one") };
+    assert!(*reason == Reason::WaitingForQuiet && message.contains(ETCD), "{message}");
     facts.now.wall += SignedDuration::from_mins(2);
-    assert_eq!(unrest(&facts), None);
+    assert_eq!(blockers(&facts), []);
     facts.kubeadm_runs = true;
-    assert!(unrest(&facts).unwrap().contains("kubeadm"));
+    let [(reason, message)] = &blockers(&facts)[..] else { panic!("one") };
+    assert!(*reason == Reason::WaitingForQuiet && message.contains("kubeadm"), "{message}");
 }
 
 #[test]
