@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn mk_grant() -> Grant {
-        Grant { id: 1, revision: mk_target().revision, generation: 1 }
+        Grant { id: 1, revision: mk_target().revision, generation: 1, attempt: 1, measured_after: None }
     }
 
     fn decided(facts: &Facts) -> Decision {

@@ -11,6 +11,7 @@
 //! | [`applied`] | keeps what was applied last |
 //! | [`drift`] | pure: what of that somebody has changed, who, and what is done about it |
 //! | [`report`] | pure: facts to status |
+//! | [`soak`] | measures before a change and after it |
 //! | [`prune`] | removes what nothing refers to |
 //! | [`watchdog`] | pure: the static pod that goes on where the agent cannot |
 //! | [`cluster`] | the requests to the API server |
@@ -29,6 +30,7 @@ pub mod machine;
 pub mod prune;
 pub mod report;
 mod sealed;
+pub mod soak;
 pub mod watchdog;
 
 use std::convert::Infallible;
@@ -48,7 +50,7 @@ use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
 use self::watchdog::{Guard, Template};
-use crate::api::node_tracing::{Blocker, NodeTracingStatus, Outcome, OutcomeResult, Preflight, Step};
+use crate::api::node_tracing::{Blocker, NodeTracingStatus, Outcome, OutcomeResult, Preflight, Soak, Step};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::Change;
 use crate::host::local::Local;
@@ -227,6 +229,8 @@ pub struct Agent<H> {
     guard: Guard,
     /// What stands in the way of a change.
     blockers: Vec<Blocker>,
+    /// What was measured of the last change that was to be measured.
+    soak: Option<Soak>,
     /// When the last flight of this process came to its end, whatever its end was: until then the manifests were our own to change.
     landed_at: Option<jiff::Timestamp>,
 }
@@ -252,6 +256,7 @@ impl<H: Host> Agent<H> {
             last: None,
             preflight: None,
             blockers: Vec::new(),
+            soak: None,
             landed_at: None,
             drifts: Vec::new(),
             quiet_for: QUIET_FOR,
@@ -304,7 +309,14 @@ impl<H: Host> Agent<H> {
         if let Some(((target, checked), node_uid)) = checked.zip(node_uid) {
             facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
         }
-        Ok(self.status(object, node_uid, Step::Idle, &facts))
+        let mut status = self.status(object, node_uid, Step::Idle, &facts);
+        if let Some(soak) = soak::due(object, &status, facts.now.wall).cloned() {
+            // Without an answer there is nothing to say yet: the controller waits for it, and not for ever.
+            let after = soak::measure(&self.host, &facts).await?;
+            self.soak = Some(Soak { after, ..soak });
+            status.soak.clone_from(&self.soak);
+        }
+        Ok(status)
     }
 
     /// The outcome has reached the API server: the journal has done its work.
@@ -374,6 +386,11 @@ impl<H: Host> Agent<H> {
                     // The grant is not used up: the change begins when nothing stands in its way.
                     tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
                     return Ok(facts);
+                }
+                // once for each grant, however often it is found not to stand yet; a number may come again in another object's life
+                let is_known = self.soak.as_ref().is_some_and(|s| s.grant == grant.id && s.after.is_none());
+                if grant.measured_after.is_some() && !is_known {
+                    self.soak = Some(Soak { grant: grant.id, before: soak::measure(&self.host, &facts).await?, after: None });
                 }
                 let said = std::cell::Cell::new(Step::Idle);
                 let progress = |flight: &Flight| {
@@ -475,6 +492,8 @@ impl<H: Host> Agent<H> {
                 .flatten()
                 .max_by_key(|o| o.grant)
                 .cloned(),
+            // what this process does not know, an earlier one reported
+            soak: self.soak.clone().or_else(|| reported.and_then(|s| s.soak.clone())),
             blockers: self.blockers.clone(),
         };
         report::status(facts, &doing, reported)

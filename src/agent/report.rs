@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use strum::IntoEnumIterator;
 
 use super::facts::Facts;
-use crate::api::node_tracing::{Blocker, ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
+use crate::api::node_tracing::{Blocker, ComponentStatus, NodeTracingStatus, Outcome, Preflight, Soak, Step, TracingFound, Verdict};
 use crate::api::{ComponentName, Drift};
 use crate::component::upgrade;
 
@@ -26,6 +26,8 @@ pub struct Doing {
     pub step: Step,
     /// How the last grant ended.
     pub last_outcome: Option<Outcome>,
+    /// What was measured before and after the last change.
+    pub soak: Option<Soak>,
     /// What stands in the way of a change.
     pub blockers: Vec<Blocker>,
 }
@@ -49,6 +51,7 @@ pub fn status(facts: &Facts, doing: &Doing, reported: Option<&NodeTracingStatus>
         last_outcome: doing.last_outcome.clone(),
         drift: doing.drift.clone(),
         etcd: facts.component(ComponentName::Etcd).and_then(|etcd| etcd.member.clone()),
+        soak: doing.soak.clone(),
         kubelet: facts.surroundings.as_ref().map(|s| s.kubelet),
         blockers: doing.blockers.clone(),
     }

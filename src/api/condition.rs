@@ -59,6 +59,9 @@ pub enum Reason {
     WaitingForNode,
     /// A node was granted a change and has not reported how it ended, for longer than any change takes. No other node is changed.
     NodeOverdue,
+    /// A change failed for a cause that may pass. The node has its original manifests, and the same is tried again at the time that the
+    /// message names: at most three times in all.
+    RetryBackOff,
     /// A node's agent has not yet checked the target against its manifests.
     WaitingForPreflight,
     /// No agent reports for a control-plane node.
@@ -145,6 +148,8 @@ pub enum Reason {
     KubeletNotReacting,
     /// The change did not succeed, and the agent gave no closer reason; the original manifests are back.
     RolledBack,
+    /// kube-apiserver needs much more memory or time on the first node that was changed than before. No other node is changed.
+    Regressed,
     /// Going back failed: a person must look at the node now.
     RollbackFailed,
 

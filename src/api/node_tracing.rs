@@ -147,6 +147,21 @@ pub struct Grant {
     pub revision: String,
     /// `metadata.generation` of the ClusterTracing that it was given for: a newer generation starts afresh after a failure.
     pub generation: i64,
+    /// Which try of this revision in this generation it is, over all nodes.
+    #[serde(default = "first_try")]
+    #[schemars(range(min = 1))]
+    pub attempt: i32,
+    /// Seconds after the change at which the agent measures kube-apiserver, as it did before: on the first node of a revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub measured_after: Option<i32>,
+}
+
+/// The number of the first try.
+pub const FIRST_TRY: i32 = 1;
+
+fn first_try() -> i32 {
+    FIRST_TRY
 }
 
 /// What the node's agent saw and did. Written by that agent only.
@@ -188,6 +203,9 @@ pub struct NodeTracingStatus {
     /// What the etcd member of this node says of itself and of its cluster. Absent where none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdMember>,
+    /// What was measured before and after the last change that was to be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Soak>,
     /// Whether the node's kubelet answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubelet: Option<KubeletHealth>,
@@ -195,6 +213,31 @@ pub struct NodeTracingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
     pub blockers: Vec<Blocker>,
+}
+
+/// kube-apiserver before a change and after its soak time. Written when the change begins and once more when the time is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Soak {
+    /// Number of the grant under which the change was made.
+    pub grant: i64,
+    /// Right before the change. Absent when kube-apiserver did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Measurement>,
+    /// When the soak time was over. Absent until then, and when kube-apiserver did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Measurement>,
+}
+
+/// kube-apiserver at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Measurement {
+    /// Resident memory of its process, in MiB.
+    #[serde(rename = "memoryMiB")]
+    pub memory_mib: i64,
+    /// Median time in which it answered its own probe, in milliseconds.
+    pub latency_milliseconds: i64,
 }
 
 /// What an etcd member says of itself and of its cluster: categories and a count, so that nothing is written while nothing changes.

@@ -121,7 +121,9 @@ fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, nod
         // A grant has an Event of its own, and what follows it says the same.
         let own = [Reason::RollingOut, Reason::Removing, Reason::WaitingForNode].iter().any(|r| r.as_str() == waiting.0);
         let news = of(old, ConditionType::Reconciling).is_none_or(|before| before.0 != waiting.0) && !own;
-        ("Wait", false, news.then_some(waiting)?)
+        // It goes on by itself, and a person had better look all the same.
+        let warning = [Reason::RetryBackOff, Reason::NodeOverdue].iter().any(|r| r.as_str() == waiting.0);
+        ("Wait", warning, news.then_some(waiting)?)
     } else {
         let ready = of(new, ConditionType::Ready)?;
         let news = of(old, ConditionType::Ready).is_none_or(|before| before.0 != ready.0);

@@ -12,7 +12,9 @@ pub mod events;
 pub mod kubeadm;
 pub mod observed;
 pub mod quorum;
+pub mod regression;
 pub mod report;
+pub mod retry;
 pub mod rollout;
 pub mod status;
 pub mod validate;
@@ -194,9 +196,12 @@ fn grant(s: &Situation<'_>, progress: &Progress) -> Option<GrantPlan> {
     let Progress::Waiting(WaitingOn::Grant { node }) = progress else { return None };
     let last = s.observed.node_tracings.values().map(observed::ObservedNodeTracing::last_grant).max().unwrap_or(0);
     let revision = s.observed.node_tracings.get(node)?.target.as_ref()?.revision.clone();
+    let (generation, candidate) = (s.validated.generation, s.nodes.iter().find(|n| n.name == *node)?);
+    let attempt = retry::attempt(s.observed, node, &revision, generation);
+    let measured_after = regression::measured_after(s, candidate);
     Some(GrantPlan {
         node: node.clone(),
-        grant: Grant { id: last.saturating_add(1), revision, generation: s.validated.generation },
+        grant: Grant { id: last.saturating_add(1), revision, generation, attempt, measured_after },
         interrupts_the_api: quorum::interrupts_the_api(s, s.nodes.iter().filter(|n| n.name == *node)),
     })
 }
@@ -228,7 +233,7 @@ fn collector_plan(
 fn next_check(progress: &Progress, now: Timestamp) -> Duration {
     match progress {
         Progress::Done(_) | Progress::Stalled(_) => RESYNC,
-        Progress::Waiting(WaitingOn::Soak { until, .. }) => {
+        Progress::Waiting(WaitingOn::Soak { until, .. } | WaitingOn::Retry { at: until, .. }) => {
             let left = until.duration_since(now).max(SignedDuration::from_secs(1));
             Duration::try_from(left).unwrap_or(LATER).min(RESYNC)
         }
@@ -238,7 +243,8 @@ fn next_check(progress: &Progress, now: Timestamp) -> Duration {
             | WaitingOn::Preflight { .. }
             | WaitingOn::Canary { .. }
             | WaitingOn::Collector { .. }
-            | WaitingOn::Processes { .. },
+            | WaitingOn::Processes { .. }
+            | WaitingOn::Measurement { .. },
         ) => SOON,
         Progress::Waiting(_) => LATER,
     }

@@ -7,8 +7,9 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::canary::{Canary, Refused};
+use super::retry::TRIES;
 use super::validate::{Goal, Invalid, Validated};
-use crate::api::node_tracing::{Blocker, MemberHealth, OutcomeResult};
+use crate::api::node_tracing::{Blocker, Measurement, MemberHealth, OutcomeResult};
 use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
 use crate::component::owner::Platform;
 
@@ -96,6 +97,22 @@ pub enum WaitingOn {
         node: String,
         /// What is wrong.
         health: MemberHealth,
+    },
+    /// A failed change is tried again.
+    Retry {
+        /// Its node.
+        node: String,
+        /// Why it failed.
+        reason: Reason,
+        /// In the agent's words.
+        message: String,
+        /// When it is tried again.
+        at: Timestamp,
+    },
+    /// The first node is measured, after its soak time.
+    Measurement {
+        /// The node.
+        node: String,
     },
     /// An alarm of etcd.
     EtcdAlarm {
@@ -198,6 +215,15 @@ pub enum Stalled {
         /// The agent's words.
         message: String,
     },
+    /// The first node does worse than before.
+    Regressed {
+        /// The node.
+        node: String,
+        /// Before the change.
+        before: Measurement,
+        /// After the soak time.
+        after: Measurement,
+    },
     /// `rollout.singleNodeDowntime: Refused`, and the change would interrupt the API.
     Downtime {
         /// How many control-plane nodes there are.
@@ -266,6 +292,15 @@ pub enum Stand {
         reason: Reason,
         /// In the agent's words.
         message: String,
+        /// When it is tried again by itself.
+        retry: Option<Timestamp>,
+    },
+    /// It has what it should have, and does worse with it.
+    Regressed {
+        /// Before the change.
+        before: Measurement,
+        /// After the soak time.
+        after: Measurement,
     },
     /// A change is needed.
     Pending {
@@ -306,13 +341,14 @@ impl WaitingOn {
             Self::Node { overdue: true, .. } => Reason::NodeOverdue,
             Self::Node { .. } | Self::Processes { .. } => Reason::WaitingForNode,
             Self::Blocked { blocker, .. } => blocker.reason,
+            Self::Retry { .. } => Reason::RetryBackOff,
             Self::EtcdUnhealthy { .. } => Reason::EtcdUnhealthy,
             Self::EtcdAlarm { .. } => Reason::EtcdAlarm,
             Self::EtcdLearner { .. } => Reason::EtcdLearner,
             Self::QuorumAtRisk { .. } => Reason::QuorumAtRisk,
             Self::NodeNotReady { .. } => Reason::NodeNotReady,
             Self::ComponentUnhealthy { .. } => Reason::ComponentUnhealthy,
-            Self::Soak { .. } => Reason::Soaking,
+            Self::Soak { .. } | Self::Measurement { .. } => Reason::Soaking,
             Self::Paused { .. } => Reason::Paused,
             Self::Grant { .. } if goal == Goal::Trace => Reason::RollingOut,
             Self::Grant { .. } => Reason::Removing,
@@ -328,6 +364,8 @@ impl WaitingOn {
             | Self::NodeNotReady { node }
             | Self::ComponentUnhealthy { node, .. }
             | Self::Blocked { node, .. }
+            | Self::Retry { node, .. }
+            | Self::Measurement { node }
             | Self::EtcdUnhealthy { node, .. }
             | Self::EtcdAlarm { node }
             | Self::EtcdLearner { node }
@@ -380,6 +418,13 @@ impl WaitingOn {
                 let stands = if *granted { "its change is granted and not begun" } else { "no change is begun" };
                 format!("node {node}: {stands}: {}{}", blocker.message, let_go(v))
             }
+            Self::Retry { node, reason, message, at } => format!(
+                "node {node}: the change did not succeed ({reason}: {message}) and the node has its original manifests; the cause may pass, so \
+                 that the same is tried again at {at}, at most {TRIES} times in all; no other node is changed; any edit of the spec tries \
+                 at once{}",
+                let_go(v)
+            ),
+            Self::Measurement { node } => format!("node {node} is measured, to compare it with what it was before its change"),
             Self::EtcdUnhealthy { node, health } => {
                 let what = if *health == MemberHealth::NoLeader { "knows no leader" } else { "does not read from a quorum" };
                 format!(
@@ -443,6 +488,7 @@ impl Stalled {
             Self::Platform { .. } => Reason::UnsupportedPlatform,
             Self::Refused { reason, .. } | Self::Failed { reason, .. } => *reason,
             Self::CanaryRefused { .. } => Reason::CanaryRefused,
+            Self::Regressed { .. } => Reason::Regressed,
             Self::Downtime { .. } => Reason::DowntimeRefused,
             Self::Preview { .. } => Reason::Preview,
         }
@@ -451,9 +497,11 @@ impl Stalled {
     /// The node that it is about, if it is about one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Refused { node, .. } | Self::CanaryRefused { node, .. } | Self::Failed { node, .. } | Self::Platform { node, .. } => {
-                Some(node)
-            }
+            Self::Refused { node, .. }
+            | Self::CanaryRefused { node, .. }
+            | Self::Failed { node, .. }
+            | Self::Regressed { node, .. }
+            | Self::Platform { node, .. } => Some(node),
             Self::Invalid(_) | Self::NoNodes { .. } | Self::Downtime { .. } | Self::Preview { .. } => None,
         }
     }
@@ -500,6 +548,13 @@ impl Stalled {
                 };
                 format!("node {node}: {ended}: {message}; no other node is changed; {next}{}", let_go(v))
             }
+            Self::Regressed { node, before, after } => format!(
+                "node {node}: kube-apiserver held {} MiB and answered in {} ms before its change, and holds {} MiB and answers in {} ms after \
+                 its soak time; no other node is changed; undo it: kubectl patch clustertracing {SINGLETON} --type merge -p \
+                 '{{\"spec\":{{\"kubeAPIServer\":{{\"state\":\"Disabled\"}},\"etcd\":{{\"state\":\"Disabled\"}}}}}}'; any other edit of the \
+                 spec goes on",
+                before.memory_mib, before.latency_milliseconds, after.memory_mib, after.latency_milliseconds
+            ),
             Self::Downtime { nodes, voters } => format!(
                 "with {nodes} control-plane node{} and {voters} voting etcd member{} a change interrupts the API, and \
                  rollout.singleNodeDowntime is Refused; set it to Allowed to go on{}",

@@ -10,9 +10,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::canary::Canary;
 use super::observed::{Observed, ObservedNodeTracing};
-use super::quorum;
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
+use super::{quorum, regression, retry};
 use crate::api::clustertracing::SingleNodeDowntime;
 use crate::api::node_tracing::{OutcomeResult, Step, Verdict};
 use crate::api::{Reason, RolloutMode, State, Target};
@@ -39,8 +39,16 @@ pub struct Situation<'a> {
 type Gate = fn(&Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn>;
 
 /// All of them have to be open before a grant; the first closed one is reported.
-const GATES: &[Gate] =
-    &[collector_first, nodes_ready, components_healthy, quorum::members_well, quorum::members_known, nothing_blocks, soaked];
+const GATES: &[Gate] = &[
+    collector_first,
+    nodes_ready,
+    components_healthy,
+    quorum::members_well,
+    quorum::members_known,
+    nothing_blocks,
+    soaked,
+    regression::measured,
+];
 
 /// How long a change may take, whatever happens: the new state is waited for and then the old one, each of them for the kubelet (90 s)
 /// and for its health. A minute more for the report.
@@ -64,10 +72,15 @@ pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, genera
         let overdue = blocked.is_none() && n.granted.is_some_and(|granted| now.duration_since(granted) > flight_ends_within(target));
         return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted, overdue, blocked });
     }
-    // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh.
-    if let Some(o) = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded) {
+    // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh, or its next try.
+    let failed = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded);
+    let retry = failed.and_then(|o| retry::next_try(n, o));
+    if let Some(o) = failed.filter(|_| retry.is_none_or(|at| now < at)) {
         let fallback = if o.result == OutcomeResult::Failed { Reason::RollbackFailed } else { Reason::RolledBack };
-        return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone() };
+        return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone(), retry };
+    }
+    if let Some((before, after)) = regression::regression(n, generation) {
+        return Stand::Regressed { before, after };
     }
     // Healed for this generation already, and soon changed again: another heal would be changed, too.
     if let Some(again) = n.status.drift.iter().find(|d| d.healed_generation >= Some(generation)) {
@@ -111,7 +124,7 @@ pub fn decide(s: &Situation<'_>) -> Progress {
     if let Some(stalled) = stop_the_line(s.nodes) {
         return Progress::Stalled(stalled);
     }
-    if let Some(waiting) = s.nodes.iter().find_map(in_flight) {
+    if let Some(waiting) = s.nodes.iter().find_map(in_flight).or_else(|| s.nodes.iter().find_map(back_off)) {
         return Progress::Waiting(waiting);
     }
     if let Some(n) = of(|s| matches!(s, Stand::Unanswered { silent: true })).next() {
@@ -135,11 +148,16 @@ fn in_flight(n: &NodeReport) -> Option<WaitingOn> {
     })
 }
 
+fn back_off(n: &NodeReport) -> Option<WaitingOn> {
+    let Stand::Failed { reason, message, retry, .. } = &n.stand else { return None };
+    Some(WaitingOn::Retry { node: n.name.clone(), reason: *reason, message: message.clone(), at: (*retry)? })
+}
+
 /// The first node that needs a person: one that could not go back before one that could, and a failed change before a refused one.
 fn stop_the_line(nodes: &[NodeReport]) -> Option<Stalled> {
     let failed = |wanted: &[OutcomeResult]| {
         nodes.iter().find_map(|n| match &n.stand {
-            Stand::Failed { result, reason, message } if wanted.contains(result) => {
+            Stand::Failed { result, reason, message, retry: None } if wanted.contains(result) => {
                 Some(Stalled::Failed { node: n.name.clone(), result: *result, reason: *reason, message: message.clone() })
             }
             _ => None,
@@ -153,7 +171,16 @@ fn stop_the_line(nodes: &[NodeReport]) -> Option<Stalled> {
             _ => None,
         })
     };
-    failed(&[OutcomeResult::Failed]).or_else(|| failed(&[OutcomeResult::RolledBack, OutcomeResult::Refused])).or_else(refused)
+    let regressed = || {
+        nodes.iter().find_map(|n| match &n.stand {
+            Stand::Regressed { before, after } => {
+                Some(Stalled::Regressed { node: n.name.clone(), before: before.clone(), after: after.clone() })
+            }
+            _ => None,
+        })
+    };
+    let ended = || failed(&[OutcomeResult::RolledBack, OutcomeResult::Refused]);
+    failed(&[OutcomeResult::Failed]).or_else(ended).or_else(refused).or_else(regressed)
 }
 
 /// Nodes that need a change, in the order in which they get it: first those that are unwell by our doing (a change cannot make them

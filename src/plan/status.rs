@@ -8,6 +8,7 @@ use super::Plan;
 use super::canary::{Canary, Refused};
 use super::kubeadm;
 use super::observed::Observed;
+use super::regression;
 use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
 use super::validate::{Goal, Invalid, Receiver, Validated};
 use crate::api::clustertracing::{CollectorStatus, NodeComponentStatus, NodeState, NodeStatus};
@@ -35,7 +36,7 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
         revision: Some(v.target(true).revision),
         sampling_rate_per_million: sampling_in_force(v, o, report),
         nodes_ready: Some(format!("{}/{}", report.up_to_date(), report.selected())),
-        nodes: report.nodes.iter().map(|n| node_status(o, n)).collect(),
+        nodes: report.nodes.iter().map(|n| node_status(o, n, v.generation, now)).collect(),
         collector: v.traces_anything().then(|| CollectorStatus {
             endpoint: v.endpoint(),
             ready_nodes: v
@@ -166,7 +167,7 @@ fn sampling_in_force(v: &Validated, o: &Observed, report: &Report) -> Option<i32
     o.status.sampling_rate_per_million.filter(|_| selected.iter().all(untouched))
 }
 
-fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
+fn node_status(o: &Observed, node: &NodeReport, generation: i64, now: Timestamp) -> NodeStatus {
     let before = o.status.nodes.iter().find(|n| n.name == node.name);
     let reported = o.node_tracings.get(&node.name).map(|n| &n.status);
     let succeeded = reported.and_then(|s| s.last_outcome.as_ref()).filter(|o| o.result == OutcomeResult::Succeeded);
@@ -174,9 +175,17 @@ fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
         found(o, &node.name, name).map(|c| NodeComponentStatus { version: c.version.clone(), tracing: c.tracing, healthy: c.healthy })
     };
     let (state, message) = node_state(node);
+    let missing = o.node_tracings.get(&node.name).is_some_and(|n| regression::is_missing(n, generation, now));
     // What its agent warns of, where there is nothing of more weight to say.
-    let warnings = || reported.and_then(|s| s.preflight.as_ref()).map(|p| p.message.clone());
-    let message = if state == NodeState::UpToDate { warnings().unwrap_or_default() } else { message };
+    let message = match (state, missing) {
+        (NodeState::UpToDate, true) => {
+            "kube-apiserver could not be measured before and after the change, so that they are not compared".to_owned()
+        }
+        (NodeState::UpToDate, false) => {
+            reported.and_then(|s| s.preflight.as_ref()).map(|p| p.message.clone()).unwrap_or_default()
+        }
+        _ => message,
+    };
     NodeStatus {
         name: node.name.clone(),
         revision: reported.and_then(|s| s.current_revision.clone()),
@@ -210,11 +219,14 @@ fn node_state(node: &NodeReport) -> (NodeState, String) {
         Stand::InFlight { blocked: Some(blocker), .. } => (NodeState::Pending, format!("{}: {}", blocker.reason, blocker.message)),
         Stand::InFlight { .. } => (NodeState::Changing, "carries out its change".to_owned()),
         Stand::Settling => (NodeState::Changing, "the manifests match, the running processes do not yet".to_owned()),
+        Stand::Regressed { .. } => {
+            (NodeState::Unhealthy, "kube-apiserver needs much more memory or time than before the change".to_owned())
+        }
         Stand::Unhealthy { component } => (NodeState::Unhealthy, format!("{component} does not answer its probes")),
-        Stand::Refused { reason, message } | Stand::Failed { result: OutcomeResult::Refused, reason, message } => {
+        Stand::Refused { reason, message } | Stand::Failed { result: OutcomeResult::Refused, reason, message, .. } => {
             (NodeState::Refused, format!("{reason}: {message}"))
         }
-        Stand::Failed { result: OutcomeResult::Failed, reason, message } => (NodeState::Failed, format!("{reason}: {message}")),
+        Stand::Failed { result: OutcomeResult::Failed, reason, message, .. } => (NodeState::Failed, format!("{reason}: {message}")),
         Stand::Failed { reason, message, .. } => (NodeState::RolledBack, format!("{reason}: {message}")),
     }
 }

@@ -28,7 +28,7 @@ const EROFS: i32 = 30;
 
 fn mk_object(settings: NodeSettings, grant: i64) -> NodeTracing {
     let target = Target { revision: settings.revision(), settings };
-    let grant = Grant { id: grant, revision: target.revision.clone(), generation: 1 };
+    let grant = Grant { id: grant, revision: target.revision.clone(), generation: 1, attempt: 1, measured_after: None };
     let spec = NodeTracingSpec { node_uid: "uid".into(), target: Some(target), grant: Some(grant) };
     let mut object = NodeTracing::new("cp1", spec);
     object.metadata.generation = Some(1);
@@ -173,6 +173,35 @@ async fn a_change_begins_once_nothing_stands_in_its_way_any_more() {
     live(&world, &mut object).await;
     assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
     assert_eq!(object.status.unwrap().blockers, []);
+}
+
+#[tokio::test]
+async fn the_first_node_is_measured_before_its_change_and_once_more_after_the_soak_time() {
+    let (world, mut object) = (World::new(), on(1));
+    object.spec.grant.as_mut().unwrap().measured_after = Some(30);
+    live(&world, &mut object).await;
+    let soak = object.status.as_ref().unwrap().soak.clone().unwrap();
+    assert_eq!((soak.grant, soak.before.as_ref().map(|m| m.memory_mib), soak.after), (1, Some(300), None));
+    // Another process of the agent ends what the first one began, and says it once.
+    let mut agent = mk_agent(&world).await;
+    let mut turn = async |seconds: u64| {
+        world.pass(seconds * 1_000);
+        let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+        object.status = Some(status);
+        object.status.as_ref().and_then(|s| s.soak.clone()).unwrap().after
+    };
+    assert_eq!(turn(10).await, None);
+    let after = turn(21).await;
+    assert_eq!(after.as_ref().map(|m| m.memory_mib), Some(300));
+    world.memory.set(900 << 20);
+    assert_eq!(turn(60).await, after);
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_the_first_is_not_measured() {
+    let (world, mut object) = (World::new(), on(1));
+    live(&world, &mut object).await;
+    assert_eq!(object.status.unwrap().soak, None);
 }
 
 #[tokio::test]

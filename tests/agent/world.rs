@@ -104,6 +104,8 @@ pub(crate) struct World {
     /// What the kubelet answers on its health port.
     pub(crate) kubelet_says: RefCell<Answer>,
     pub(crate) kubeadm_runs: Cell<bool>,
+    /// Bytes that each process holds.
+    pub(crate) memory: Cell<u64>,
     /// What is left of the file systems.
     pub(crate) room: Cell<Room>,
     /// The etcd member's answer to `/health`, when its process is well.
@@ -156,6 +158,7 @@ impl World {
             kubelet_works: Cell::new(true),
             kubelet_says: RefCell::new(Answer::Told(200, "ok".into())),
             kubeadm_runs: Cell::new(false),
+            memory: Cell::new(300 << 20),
             room: Cell::new(Room { bytes: 1 << 30, inodes: None }),
             member_says: RefCell::new(r#"{"health":"true","reason":""}"#),
             fault: Cell::new(None),
@@ -576,6 +579,7 @@ impl Host for Node {
             "/healthz" => self.world.kubelet_says.borrow().clone(),
             "/health" if etcd_runs => Answer::Told(200, (*self.world.member_says.borrow()).into()),
             "/metrics" if etcd_runs => Answer::Told(200, METRICS.into()),
+            _ if self.world.answers(endpoint) => Answer::Told(200, "ok".into()),
             _ => Answer::Refused,
         }
     }
@@ -589,6 +593,12 @@ impl Host for Node {
     }
 
     fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error> {
-        Ok(self.world.running.borrow().values().any(|r| r.process.as_ref().is_some_and(|p| p.id == process)).then_some(300 << 20))
+        Ok(self
+            .world
+            .running
+            .borrow()
+            .values()
+            .any(|r| r.process.as_ref().is_some_and(|p| p.id == process))
+            .then_some(self.world.memory.get()))
     }
 }

@@ -250,6 +250,7 @@ impl Node {
                 .flatten()
                 .max_by_key(|o| o.grant)
                 .cloned(),
+            soak: None,
             blockers: Vec::new(),
         };
         node.agent = Agent::Watching(memory);

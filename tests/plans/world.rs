@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use clustertracing::api::clustertracing::ClusterTracingStatus;
 use clustertracing::api::node_tracing::{
-    Blocker, ComponentStatus, EtcdMember, MemberHealth, MemberRole, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep,
-    TracingFound, Verdict,
+    Blocker, ComponentStatus, EtcdMember, Measurement, MemberHealth, MemberRole, NodeSettings, Outcome, OutcomeResult, Preflight, Soak,
+    Step as ApiStep, TracingFound, Verdict,
 };
 use clustertracing::api::{
     self, ClusterTracing, ComponentName, Deviation, Drift, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
@@ -21,6 +21,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
+
+/// Of every kube-apiserver before its change.
+const BEFORE: Measurement = Measurement { memory_mib: 300, latency_milliseconds: 4 };
 
 /// What is really on a node, and how its agent behaves.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,8 @@ pub(crate) struct Machine {
     pub(crate) drift: Vec<Drift>,
     /// A component that does not answer its probes.
     pub(crate) unhealthy: Option<ComponentName>,
+    /// What is measured after a change, where that is not what was measured before; `Some(None)`: nothing.
+    pub(crate) measured: Option<Option<Measurement>>,
     /// etcd runs elsewhere.
     pub(crate) without_etcd: bool,
     /// What the etcd member says of itself, where that is not "healthy, one of as many as there are nodes".
@@ -389,6 +394,8 @@ impl World {
                 machine.carries = carried(&target.settings);
                 machine.drift.clear();
             }
+            let before = Some(BEFORE);
+            n.status.soak = grant.measured_after.map(|_| Soak { grant: grant.id, before, after: None });
             n.status.last_outcome = Some(Outcome {
                 grant: grant.id,
                 revision: grant.revision,
@@ -399,6 +406,12 @@ impl World {
                 finished_time: Time(self.now),
                 seconds: 7,
             });
+        }
+        let finished = n.status.last_outcome.as_ref().map(|o| o.finished_time.0);
+        let seconds = n.grant.as_ref().and_then(|g| g.measured_after);
+        let is_over = finished.zip(seconds).is_some_and(|(f, s)| self.now >= f + SignedDuration::from_secs(s.into()));
+        if let Some(soak) = n.status.soak.as_mut().filter(|_| is_over) {
+            soak.after = machine.measured.clone().unwrap_or(Some(BEFORE));
         }
         report(machine, members, &target.settings, &mut n.status);
         n.status.observed_generation = Some(n.generation);

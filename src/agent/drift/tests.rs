@@ -228,7 +228,7 @@ fn nothing_is_healed_while_somebody_is_at_work() {
 
 #[test]
 fn a_second_drift_soon_after_a_heal_is_a_conflict_until_a_new_generation() {
-    let grant = |generation| Grant { id: 9, revision: mk_target().revision, generation };
+    let grant = |generation| Grant { id: 9, revision: mk_target().revision, generation, attempt: 1, measured_after: None };
     for (minutes_after, is_fight) in [(9, true), (11, false)] {
         let (applied, mut facts) = mk_applied();
         let healed = applied.after_mend(&[ComponentName::Etcd], 3, facts.now.wall);

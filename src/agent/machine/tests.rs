@@ -14,7 +14,7 @@ const KUBELET: ProcessId = ProcessId { pid: 1, started: 0 };
 
 pub(crate) fn mk_flight() -> Flight {
     Flight {
-        grant: Grant { id: 7, revision: "0123456789ab".into(), generation: 3 },
+        grant: Grant { id: 7, revision: "0123456789ab".into(), generation: 3, attempt: 1, measured_after: None },
         boot_id: "boot".into(),
         reboots: 0,
         interruptions: 0,
