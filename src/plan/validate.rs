@@ -22,8 +22,6 @@ pub struct Installation {
     pub namespace: String,
     /// The collector's image, where the resource names none.
     pub collector_image: String,
-    /// Whether a change is tried in a pod before any node is granted.
-    pub canary: State,
 }
 
 /// A `ClusterTracing` whose values can be relied on.
@@ -407,7 +405,7 @@ mod tests {
     }
 
     fn installation() -> Installation {
-        Installation { namespace: "clustertracing".into(), collector_image: "collector:0.155.0".into(), canary: State::Enabled }
+        Installation { namespace: "clustertracing".into(), collector_image: "collector:0.155.0".into() }
     }
 
     fn field(spec: &str) -> Option<String> {

@@ -6,10 +6,8 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on panics")]
 
-mod bad_change;
 mod checks;
 mod mistakes;
-mod restarts;
 mod single_node;
 mod support;
 mod three_nodes;
