@@ -25,8 +25,7 @@ use report::{Done, NodeReport, Progress, Report, Stand, WaitingOn};
 use rollout::Situation;
 use validate::{Goal, Validated};
 
-/// Watches tell what changes; this is for what they miss. Seen on a control plane of one node: a watch that was resumed while the API server
-/// was starting told nothing for minutes, though the server answered everything else.
+/// Watches tell what changes; this is for what they miss.
 const RESYNC: Duration = Duration::from_mins(1);
 /// Something changes within seconds, and its watch may have gone down with the API server that is being restarted.
 const SOON: Duration = Duration::from_secs(2);
