@@ -6,7 +6,7 @@ HELM_VERSION := 4.3.1
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/tools/bin/cargo-deny
 SCRIPTS := $(wildcard tests/*.sh tests/testbed/*.sh config/*.sh .ci/run)
-GENERATED := docs/reasons.md docs/versions.md crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
+GENERATED := docs/reasons.md docs/versions.md docs/platforms.md crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
 export TESTBED_CACHE := $(CACHE)
 
 .PHONY: help
@@ -44,6 +44,21 @@ unit: ## Unit, golden and property tests: no cluster, no network
 	cargo test --locked
 	python3 -m unittest discover --start-directory tests/testbed --pattern '*_test.py'
 
+.PHONY: simulation
+SEEDS ?= 1000
+simulation: ## The controller and the agents against a model API server, with faults: SEEDS=1000 runs (1 min)
+	SIMULATION_SEEDS=$(SEEDS) cargo test --locked --profile simulation --test simulation
+
+.PHONY: files
+files: ## The agent on file systems of its own: power cuts, a full disk, a read-only one (needs root; 30 s)
+	cargo test --locked --test agent --no-run
+	unshare --mount --propagation private cargo test --locked --test agent disk:: -- --ignored --test-threads=1
+
+.PHONY: nightly
+nightly: ## What takes hours: 100000 simulated runs, 1000 sequences of specs, and the deep model
+	$(MAKE) --no-print-directory simulation SEEDS=100000 PROPTEST_CASES=1000
+	$(MAKE) --no-print-directory model
+
 .PHONY: model
 model: ## The model of the rollout, deeper than `make unit` checks it (30 min)
 	cargo test --locked --release --test model -- --ignored --nocapture
@@ -73,8 +88,8 @@ $(DENY):
 	cargo install --locked --quiet cargo-deny@$(DENY_VERSION) --root $(CACHE)/tools
 
 .PHONY: crds
-crds: ## The custom resource definitions, and the controller, against real API servers
-	cargo test --locked --test crds --test controller_on_api_server -- --ignored --test-threads=1
+crds: ## Definitions, controller, canary's programs, etcd members and kubeadm's configuration, against real programs
+	cargo test --locked --test crds --test controller_on_api_server --test canary --test members --test kubeadm_config --test upgrade_facts -- --ignored --test-threads=1
 
 .PHONY: e2e
 e2e: ## The whole operator on real clusters of 1 and 3 control-plane nodes (needs root; one cluster at a time)

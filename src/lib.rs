@@ -14,6 +14,7 @@
 //! ```text
 //! ClusterTracing ─observe→ Observed ─plan→ Plan ─apply→ NodeTracing.spec          the controller, again and again
 //! NodeTracing.spec ─component::change→ preflight ─────→ NodeTracing.status        each agent: nothing is written
+//! NodeTracing.status ─plan::canary→ a pod on each node ─→ its verdict                nothing is written on a node
 //! NodeTracing.spec.grant ─agent::machine→ commit, verify, or go back ─→ status    one agent at a time
 //! ```
 //!
@@ -23,11 +24,16 @@
 //! | --- | --- | --- |
 //! | add an etcd flag, or a version that names one differently | one row of the table in [`component::etcd`] | `tests/manifests/kubeadm/` |
 //! | add a flag, file or variable of kube-apiserver | one row of the table in [`component::kube_apiserver`] | `tests/manifests/kubeadm/` |
+//! | change what `kubeadm upgrade` and a joining node get | `extras` of a component, [`component::kubeadm`] | `tests/kubeadm-config/` |
+//! | add a flag or a gate that a new version refuses | one row in [`component::upgrade`] | `component::upgrade`'s tests |
+//! | refuse a platform that renders the manifests itself | one row of the table in [`component::owner`] | `component::owner`'s tests |
 //! | teach the editor a new shape of manifest | [`manifest`] | a folder in `tests/manifests/editor/` |
 //! | add a gate before a grant, or change which node is next | [`plan::rollout`] | `tests/plans/` |
+//! | change how a change is tried before it is made | [`component::canary`] (what), [`plan::canary`] (when, in which pod) | `tests/canary.rs`, `tests/plans/` |
 //! | add a reason | a variant of [`api::Reason`]; `make generate` writes it to `docs/reasons.md` | the test that provokes it |
 //! | add a field of a resource | [`api::clustertracing`], [`plan::validate`]; `make generate` | `tests/crds.rs` |
 //! | change what a node does with a grant | [`agent::machine`] (decides), `agent::effects` (carries out) | `tests/agent/` |
+//! | change what counts as drift, who made it, or when it is healed | [`agent::drift`] | `src/agent/drift/tests.rs`, `tests/agent/drift.rs` |
 //! | change what the collector does | [`plan::collector`] | `tests/plans.rs` |
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clustertracing::api::ClusterTracing;
+use clustertracing::api::{ClusterTracing, State};
 use clustertracing::plan::collector::{self, CollectorObjects};
 use clustertracing::plan::observed::ObservedCollector;
 use clustertracing::plan::validate::{Installation, Validated, validate};
@@ -27,7 +27,8 @@ fn cases() -> Vec<PathBuf> {
 fn validated(collector: &Value) -> Validated {
     let mut resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": collector })).unwrap());
     resource.metadata.uid = Some("uid-of-the-resource".into());
-    let installation = Installation { namespace: "clustertracing".into(), collector_image: "otelcol-k8s:0.155.0".into() };
+    let installation =
+        Installation { namespace: "clustertracing".into(), collector_image: "otelcol-k8s:0.155.0".into(), canary: State::Disabled };
     validate(&resource, &installation).unwrap()
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use clustertracing::api::NodeSettings;
+use clustertracing::api::{NodeSettings, State};
 use clustertracing::controller::{Category, Context, Error, turn};
 use clustertracing::plan::collector;
 use clustertracing::plan::validate::{Installation, validate};
@@ -34,6 +34,8 @@ struct Seen {
 struct Server {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     writes: Arc<Mutex<Vec<Seen>>>,
+    /// Canary pods. Other pods are held under their path.
+    canaries: Arc<Mutex<Vec<Value>>>,
     /// Paths of writes that are answered with this code.
     refuse: Arc<Mutex<BTreeMap<String, u16>>>,
 }
@@ -46,6 +48,9 @@ impl Server {
     fn answer(&self, seen: &Seen) -> (u16, Value) {
         let not_found =
             json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "" });
+        if seen.method == Method::GET && seen.query.contains("canary") {
+            return (200, list("PodList", &self.canaries.lock().unwrap()));
+        }
         if seen.method == Method::GET {
             return self.objects.lock().unwrap().get(&seen.path).map_or((404, not_found), |o| (200, o.clone()));
         }
@@ -64,6 +69,8 @@ impl Server {
             None if seen.path.contains("/clustertracings/") => {
                 (200, self.objects.lock().unwrap()[&format!("{GROUP}/clustertracings/cluster")].clone())
             }
+            // A merge patch names what changes; what a write gives back is read for its kind alone.
+            None if seen.path.contains("/nodetracings/") && body.get("spec").is_none() => (200, node_tracing("cp-1", "Ready")),
             None => (200, body),
         }
     }
@@ -84,21 +91,31 @@ impl Server {
         Client::new(service, "default")
     }
 
-    /// One turn of the controller; what it wrote, but for Events.
+    /// One turn of the controller, without the canary; what it wrote, but for Events.
     async fn turn(&self) -> (Result<(), Error>, Vec<Seen>) {
-        let context = Context::new(self.client(), installation(), "controller-0", Leadership::assumed(), TERM.to_owned());
-        let result = turn(&context, now()).await.map(|_| ());
-        let writes = std::mem::take(&mut *self.writes.lock().unwrap());
+        let (result, writes) = self.turn_with(State::Disabled).await;
         (result, writes.into_iter().filter(|w| !w.path.contains("/events")).collect())
+    }
+
+    /// One turn of the controller, and all that it wrote.
+    async fn turn_with(&self, canary: State) -> (Result<(), Error>, Vec<Seen>) {
+        let installation = Installation { canary, ..installation() };
+        let context = Context::new(self.client(), installation, "controller-0", Leadership::assumed(), TERM.to_owned());
+        let result = turn(&context, now()).await.map(|_| ());
+        (result, std::mem::take(&mut *self.writes.lock().unwrap()))
     }
 }
 
 fn installation() -> Installation {
-    Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into() }
+    Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Disabled }
 }
 
 fn now() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+fn image(component: &str) -> String {
+    format!("{component}:{}", if component == "etcd" { "3.6.16-0" } else { "v1.36.3" })
 }
 
 fn list(kind: &str, items: &[Value]) -> Value {
@@ -123,8 +140,7 @@ fn settings() -> NodeSettings {
 /// A node whose agent found that a change is needed, or made.
 fn node_tracing(name: &str, verdict: &str) -> Value {
     let revision = settings().revision();
-    let component =
-        |name: &str| json!({ "name": name, "tracing": if verdict == "Unchanged" { "Ours" } else { "NotConfigured" }, "healthy": true });
+    let component = |name: &str| json!({ "name": name, "image": image(name), "tracing": if verdict == "Unchanged" { "Ours" } else { "NotConfigured" }, "healthy": true });
     json!({
         "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing",
         "metadata": {
@@ -138,6 +154,7 @@ fn node_tracing(name: &str, verdict: &str) -> Value {
             "currentRevision": if verdict == "Unchanged" { Some(&revision) } else { None },
             "step": "Idle",
             "components": [component("kube-apiserver"), component("etcd")],
+            "etcd": { "health": "Healthy", "role": if name == "cp-3" { "Leader" } else { "Follower" }, "members": 3, "connected": 3 },
             "preflight": { "revision": revision, "verdict": verdict, "changes": if verdict == "Ready" { json!(["kube-apiserver", "etcd"]) } else { json!([]) } },
         },
     })
@@ -327,4 +344,82 @@ async fn an_event_tells_of_a_grant_before_it_is_given() {
     assert_eq!((&event["reason"], &event["type"], &event["action"]), (&json!("NodeGranted"), &json!("Normal"), &json!("Grant")));
     assert_eq!((&event["regarding"]["name"], &event["related"]["name"]), (&json!("cluster"), &json!("cp-1")));
     assert_eq!(writes[1].method, Method::PUT);
+}
+
+const PODS: &str = "/api/v1/namespaces/clustertracing/pods";
+
+#[tokio::test]
+async fn canary_pods_come_before_the_first_grant_and_their_verdicts_before_they_go() {
+    let server = server(&all("Ready"));
+    let (result, writes) = server.turn_with(State::Enabled).await;
+    result.unwrap();
+    let made: Vec<_> = writes.iter().filter(|w| w.method == Method::POST && w.path == PODS).collect();
+    assert_eq!(made.len(), 3, "one on each node: {:?}", shapes(&writes));
+    assert!(!writes.iter().any(|w| w.method == Method::PUT), "nothing is granted: {:?}", shapes(&writes));
+
+    // Kubelets take them up: two start well, one does not.
+    for (n, pod) in made.iter().enumerate() {
+        let mut pod = pod.body.clone();
+        pod["metadata"]["uid"] = json!(format!("uid-of-pod-{n}"));
+        let state = if n == 2 {
+            json!({ "terminated": { "exitCode": 1, "message": "Error: unknown flag: --x" } })
+        } else {
+            json!({ "running": {} })
+        };
+        let container =
+            |name: &str| json!({ "name": name, "image": "i", "imageID": "", "ready": n < 2, "restartCount": 0, "state": state });
+        pod["status"] = json!({ "phase": "Running", "containerStatuses": [container("kube-apiserver"), container("etcd")] });
+        server.canaries.lock().unwrap().push(pod);
+    }
+    let (result, writes) = server.turn_with(State::Enabled).await;
+    result.unwrap();
+    let verdicts: Vec<_> = writes.iter().take(3).collect();
+    assert!(verdicts.iter().all(|w| w.method == Method::PATCH && w.path.contains("/nodetracings/cp-")), "{:?}", shapes(&writes));
+    for verdict in &verdicts {
+        assert!(verdict.query.contains("fieldManager=clustertracing-canary"), "not as the one whose last update tells when it granted");
+        assert_eq!(verdict.body["metadata"]["resourceVersion"], json!("77"), "on the object that was read");
+        assert_eq!(verdict.body.as_object().unwrap().keys().collect::<Vec<_>>(), ["metadata"]);
+    }
+    let told = |n: usize| verdicts[n].body["metadata"]["annotations"]["clustertracing.dev/canary"].as_str().unwrap().to_owned();
+    assert!(!told(0).contains("refused"), "{}", told(0));
+    assert!(told(2).contains("unknown flag: --x") && told(2).contains("kube-apiserver"), "{}", told(2));
+    let removed: Vec<_> = writes.iter().filter(|w| w.method == Method::DELETE).collect();
+    assert_eq!(removed.len(), 3, "{:?}", shapes(&writes));
+    assert!(removed.iter().all(|w| w.path.starts_with(&format!("{PODS}/clustertracing-canary-"))));
+    assert_eq!(removed[0].body["preconditions"]["uid"], json!("uid-of-pod-0"));
+    assert!(!writes.iter().any(|w| w.method == Method::PUT));
+}
+
+/// What admission says is known to this controller alone: its own turn ends early, so it must tell first.
+#[tokio::test]
+async fn a_canary_pod_that_the_api_server_does_not_take_is_told_in_an_event_and_in_the_status() {
+    let server = server(&all("Ready"));
+    server.refuse.lock().unwrap().insert(PODS.to_owned(), 403);
+    let (result, writes) = server.turn_with(State::Enabled).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::Canary { .. }), "{error:?}");
+    assert_eq!(error.category(), Category::Rejected);
+    let event = writes.iter().find(|w| w.path.contains("/events")).unwrap();
+    assert_eq!((&event.body["reason"], &event.body["type"]), (&json!("WaitingForCanary"), &json!("Warning")));
+    assert!(event.body["note"].as_str().unwrap().contains("--canary=Disabled"), "{}", event.body["note"]);
+    let status = writes.iter().find(|w| w.path.ends_with("/status")).unwrap();
+    assert_eq!(status.body["status"]["conditions"][0]["reason"], json!("WaitingForCanary"));
+    assert!(!writes.iter().any(|w| w.method == Method::PUT));
+}
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_used_leaves_no_canary_pod() {
+    let server = server(&all("Ready"));
+    let pod = |name: &str, ending: bool| {
+        let deleted = if ending { json!("2026-11-21T11:59:00Z") } else { Value::Null };
+        json!({ "metadata": { "name": name, "uid": format!("uid-of-{name}"), "deletionTimestamp": deleted } })
+    };
+    server.canaries.lock().unwrap().extend([pod("canary-1", false), pod("canary-2", true)]);
+    let mut invalid = resource();
+    invalid["spec"] = json!({ "collector": { "mode": "External" } });
+    server.hold(format!("{GROUP}/clustertracings/cluster"), invalid);
+    let (result, writes) = server.turn().await;
+    result.unwrap();
+    assert_eq!(shapes(&writes)[0], format!("DELETE {PODS}/canary-1"));
+    assert_eq!(writes.iter().filter(|w| w.method == Method::DELETE).count(), 1);
 }

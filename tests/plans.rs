@@ -7,19 +7,22 @@
 #[path = "plans/world.rs"]
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clustertracing::api::node_tracing::{OutcomeResult, Verdict};
-use clustertracing::api::{ClusterTracing, ComponentName, Reason, RolloutMode};
+use clustertracing::api::node_tracing::{Blocker, EtcdMember, Measurement, OutcomeResult, Verdict};
+use clustertracing::api::{ClusterTracing, ComponentName, Deviation, Drift, DriftCause, Reason, RolloutMode, State};
+use clustertracing::component::owner::{NodeFacts, Platform, owner};
 use clustertracing::plan::CollectorPlan;
+use clustertracing::plan::canary::Canary;
 use clustertracing::plan::events::NewEvent;
+use clustertracing::plan::observed::KubeadmConfig;
 use clustertracing::plan::report::{Progress, WaitingOn};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use world::{Turn, World};
+use world::{CanaryEnds, Turn, World};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +56,10 @@ enum Step {
     CollectorsStart(bool),
     /// Another controller leads.
     NewLeader,
+    /// A label of the nodes that are no control-plane nodes.
+    Elsewhere(String),
+    /// kubeadm's configuration becomes that of a case of tests/kubeadm-config; null: there is none.
+    KubeadmConfig(Option<String>),
     /// A hundred turns, five minutes apart, write nothing.
     Idle,
 }
@@ -73,9 +80,24 @@ struct MachineStep {
     fails: Option<Option<(OutcomeResult, Reason)>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     unhealthy: Option<Option<ComponentName>>,
-    /// Somebody takes our flags out of the manifests.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    canary: Option<Option<CanaryEnds>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    measured: Option<Option<Measurement>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    without_etcd: Option<bool>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    member: Option<Option<EtcdMember>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leads: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blockers: Option<Vec<Blocker>>,
+    /// Somebody changes a file; other contents are without our flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drift: Option<Drift>,
+    /// Somebody puts all of it right.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    drift: bool,
+    undrift: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -86,6 +108,9 @@ struct NodeStep {
     ready: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<(String, String)>,
+    /// What its kubelet says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kubelet: Option<String>,
 }
 
 /// Tells `field: null` from a field that is not there.
@@ -170,6 +195,10 @@ fn golden(path: &Path, text: &str) -> bool {
     expected == text
 }
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
 fn load(path: &Path) -> (World, Case) {
     let value: Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     // Through JSON, whose enums are maps.
@@ -207,14 +236,24 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             machine.stuck = m.stuck.unwrap_or(machine.stuck);
             machine.fails = m.fails.unwrap_or(machine.fails);
             machine.unhealthy = m.unhealthy.unwrap_or(machine.unhealthy);
-            if m.drift {
-                machine.carries = None;
+            machine.canary = m.canary.unwrap_or(machine.canary);
+            machine.measured = m.measured.clone().or(machine.measured.take());
+            machine.without_etcd = m.without_etcd.unwrap_or(machine.without_etcd);
+            machine.member = m.member.clone().unwrap_or(machine.member.take());
+            machine.leads = m.leads.unwrap_or(machine.leads);
+            machine.blockers = m.blockers.clone().unwrap_or(std::mem::take(&mut machine.blockers));
+            if let Some(drift) = &m.drift {
+                machine.drift(drift.clone());
+            }
+            if m.undrift {
+                machine.drift.clear();
             }
         }
         Step::Node(n) => {
             let node = world.nodes.get_mut(&n.name).unwrap();
             node.ready = n.ready.unwrap_or(node.ready);
             node.labels.extend(n.label.clone());
+            node.platform = n.kubelet.as_ref().map_or(node.platform, |version| platform(&BTreeMap::new(), version));
         }
         Step::AddNode(name) => world.add_node(name),
         Step::RemoveNode(name) => world.remove_node(name),
@@ -229,15 +268,27 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             }
         }
         Step::NewLeader => world.term += 1,
+        Step::Elsewhere(label) => world.elsewhere = platform(&BTreeMap::from([(label.clone(), String::new())]), "v1.31.4"),
+        Step::KubeadmConfig(case) => {
+            let path = |case: &String| root().join("tests/kubeadm-config").join(case).join("in.yaml");
+            let text = case.as_ref().map(|case| std::fs::read_to_string(path(case)).unwrap());
+            world.kubeadm_config = text.map_or(KubeadmConfig::Absent, KubeadmConfig::Found);
+        }
         Step::Idle => {
             for _ in 0..100 {
                 world.advance(60);
                 world.agents();
-                assert!(world.turn().unwrap().is_idle(), "something was written where nothing changed");
+                world.kubelets();
+                let turn = world.turn().unwrap();
+                assert!(turn.is_idle(), "something was written where nothing changed: {:?}", turn.status);
             }
             out.push_str("100 turns wrote nothing\n");
         }
     }
+}
+
+fn platform(labels: &BTreeMap<String, String>, kubelet_version: &str) -> Option<Platform> {
+    owner(&NodeFacts { labels, annotations: &BTreeMap::new(), os_image: "Linux", kubelet_version })
 }
 
 fn run(world: &mut World, out: &mut String) {
@@ -245,17 +296,18 @@ fn run(world: &mut World, out: &mut String) {
         let turn = world.turn();
         let wait = turn.as_ref().and_then(|t| t.plan.as_ref()).map(|p| p.next_check);
         let progress = turn.as_ref().and_then(|t| t.plan.as_ref()).map(|p| &p.report.progress);
-        let soaks = matches!(progress, Some(Progress::Waiting(WaitingOn::Soak { .. })));
+        let soaks = matches!(progress, Some(Progress::Waiting(WaitingOn::Soak { .. } | WaitingOn::Measurement { .. })));
         let idle = turn.as_ref().is_none_or(Turn::is_idle);
         if !idle {
             show(turn, world, out);
         }
-        let before = (world.node_tracings.clone(), world.collector.clone());
+        let before = (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone());
         world.start_collectors();
+        world.kubelets();
         world.agents();
         // A wait for a certain time ends; others need somebody.
         let timed = wait.filter(|w| w.as_secs() < 60 || soaks);
-        if idle && before == (world.node_tracings.clone(), world.collector.clone()) {
+        if idle && before == (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone()) {
             let quiet = world.now;
             let Some(wait) = timed else { return };
             world.advance(i64::try_from(wait.as_secs()).unwrap().max(1));
@@ -295,6 +347,11 @@ fn show(turn: Option<Turn>, world: &World, out: &mut String) {
     let conditions: Vec<_> = turn.status.conditions.iter().map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect();
     writeln!(out, "  status  {}", conditions.join(" ")).unwrap();
     writeln!(out, "          {}", turn.status.conditions[0].message).unwrap();
+    let upgrade =
+        turn.status.conditions.iter().find(|c| c.type_ == "UpgradeSafe" && c.reason != "UpgradeSafe" && c.reason.starts_with("Upgrade"));
+    if let Some(upgrade) = upgrade {
+        writeln!(out, "          {}", upgrade.message).unwrap();
+    }
     let nodes: Vec<_> = turn.status.nodes.iter().map(|n| format!("{} {:?}", n.name, n.state)).collect();
     writeln!(
         out,
@@ -314,11 +371,23 @@ fn writes(turn: &Turn) -> Vec<String> {
     }
     lines.extend(plan.orphans.iter().map(|(name, _)| format!("remove nodetracing {name}")));
     lines.extend(plan.targets.iter().map(|t| format!("nodetracing {} target {}", t.node, t.target.revision)));
+    lines.extend(plan.canaries.record.iter().map(|(node, record)| {
+        let refused = record.refused.as_ref().map_or_else(|| "passed".to_owned(), |r| format!("refused by {}", r.component));
+        format!("nodetracing {node} canary {} {refused}", record.key)
+    }));
+    lines.extend(plan.canaries.remove.iter().map(|(name, _)| format!("remove pod {name}")));
+    lines.extend(plan.canaries.make.iter().map(|pod| format!("pod {} on {}", pod["metadata"]["name"], pod["spec"]["nodeName"])));
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => lines.push(format!("collector {}", objects.config_map_name)),
         CollectorPlan::Prune(names) => lines.push(format!("remove configmap {}", names.join(", "))),
         CollectorPlan::Remove => lines.push("remove the collector".to_owned()),
+    }
+    if let Some(text) = plan.kubeadm.text() {
+        let has = |name: &str, mark: &str| text.contains(mark).then(|| name.to_owned());
+        let kept: Vec<_> =
+            [has("kube-apiserver", "tracing-config-file"), has("etcd", "distributed-tracing")].into_iter().flatten().collect();
+        lines.push(format!("kubeadm-config with {}", if kept.is_empty() { "nothing of ours".to_owned() } else { kept.join(", ") }));
     }
     if let Some(g) = &plan.grant {
         lines.push(format!("nodetracing {} grant {} for {} generation {}", g.node, g.grant.id, g.grant.revision, g.grant.generation));
@@ -347,6 +416,8 @@ enum Happening {
     Refuses(usize, bool),
     Fails(usize, bool),
     Unhealthy(usize, bool),
+    Canary(usize, Option<CanaryEnds>),
+    Kubelets,
     NotReady(usize, bool),
     Drift(usize),
     Replace(usize),
@@ -370,6 +441,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => Just(Happening::Turn),
         4 => Just(Happening::Agents),
         2 => Just(Happening::StartCollectors),
+        3 => Just(Happening::Kubelets),
         2 => (1..90_i64).prop_map(Happening::Advance),
         1 => (0..4_i32).prop_map(Happening::Rate),
         1 => prop::bool::weighted(0.2).prop_map(Happening::Pause),
@@ -382,6 +454,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => flag().prop_map(|(n, f)| Happening::Fails(n, f)),
         1 => flag().prop_map(|(n, f)| Happening::Unhealthy(n, f)),
         1 => flag().prop_map(|(n, f)| Happening::NotReady(n, f)),
+        1 => (node.clone(), canary_ends()).prop_map(|(n, ends)| Happening::Canary(n, ends)),
         1 => node.clone().prop_map(Happening::Drift),
         1 => node.clone().prop_map(Happening::Replace),
         1 => node.clone().prop_map(Happening::Leave),
@@ -391,6 +464,26 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => Just(Happening::FallAsleep),
         2 => Just(Happening::WakeUp),
     ]
+}
+
+fn canary_ends() -> impl Strategy<Value = Option<CanaryEnds>> {
+    prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(CanaryEnds::Refused)),
+        1 => Just(Some(CanaryEnds::ImageMissing)),
+        1 => Just(Some(CanaryEnds::Never)),
+        1 => Just(Some(CanaryEnds::Evicted)),
+    ]
+}
+
+fn mk_drift() -> Drift {
+    Drift {
+        component: ComponentName::KubeApiserver,
+        file: "kube-apiserver.yaml".into(),
+        what: Deviation::Content,
+        cause: DriftCause::KubeadmRender,
+        healed_generation: None,
+    }
 }
 
 /// Lets it happen. The turn, where it is one, has been checked against what holds for every turn.
@@ -417,12 +510,14 @@ fn happen(world: &mut World, happening: &Happening) {
         Happening::Refuses(n, on) => machine(world, *n, &|m| m.refuses = on.then_some(Reason::Conflict)),
         Happening::Fails(n, on) => machine(world, *n, &|m| m.fails = on.then_some((OutcomeResult::RolledBack, Reason::HealthTimeout))),
         Happening::Unhealthy(n, on) => machine(world, *n, &|m| m.unhealthy = on.then_some(ComponentName::Etcd)),
+        Happening::Canary(n, ends) => machine(world, *n, &|m| m.canary = *ends),
+        Happening::Kubelets => world.kubelets(),
         Happening::NotReady(n, on) => {
             if let Some(node) = world.nodes.get_mut(NODES[*n]) {
                 node.ready = !on;
             }
         }
-        Happening::Drift(n) => machine(world, *n, &|m| m.carries = None),
+        Happening::Drift(n) => machine(world, *n, &|m| m.drift(mk_drift())),
         Happening::Replace(n) => {
             world.remove_node(NODES[*n]);
             world.add_node(NODES[*n]);
@@ -451,6 +546,7 @@ fn happen(world: &mut World, happening: &Happening) {
 fn round(world: &mut World) {
     checked_turn(world);
     world.start_collectors();
+    world.kubelets();
     world.agents();
     world.advance(31);
 }
@@ -461,6 +557,10 @@ fn checked_turn(world: &mut World) {
     let Some(turn) = world.turn() else { return };
     assert!(world.in_flight() <= 1, "two nodes in flight");
     let Some(plan) = &turn.plan else { return };
+    let tries = matches!(plan.report.progress, Progress::Waiting(WaitingOn::Canary { .. }));
+    assert!(tries || world.canaries.is_empty() || !plan.targets.is_empty(), "a canary pod is left over");
+    let tried_on: BTreeSet<_> = world.canaries.iter().map(|pod| pod.spec.as_ref().unwrap().node_name.clone()).collect();
+    assert_eq!(tried_on.len(), world.canaries.len(), "two canary pods on a node");
     let Some(grant) = &plan.grant else { return };
     assert_eq!(before.in_flight(), 0, "a grant beside one in flight");
     let generation = before.resource.as_ref().and_then(|r| r.metadata.generation).unwrap_or_default();
@@ -472,8 +572,18 @@ fn checked_turn(world: &mut World) {
         assert_eq!(n.status.observed_generation, Some(n.generation), "a grant before the agent of {name} answered");
         assert!(n.status.preflight.as_ref().is_some_and(|p| p.verdict != Verdict::Refused), "a grant while {name} refuses");
         let failed = n.status.last_outcome.as_ref().is_some_and(|o| o.generation == generation && o.result != OutcomeResult::Succeeded);
-        assert!(!failed, "a grant after a failure of this generation on {name}");
+        let waited = n.status.last_outcome.as_ref().is_some_and(|o| before.now.duration_since(o.finished_time.0).as_secs() >= 600);
+        let tries = grant.grant.attempt <= 3 && name == &grant.node;
+        assert!(!failed || (waited && tries), "a grant after a failure of this generation on {name}");
         assert!(grant.grant.id > n.last_grant(), "a grant's number is larger than every earlier one");
+    }
+    for node in &plan.report.nodes {
+        assert!(matches!(node.canary, Canary::NotNeeded | Canary::Passed), "a grant before {} was tried, or after it refused", node.name);
+    }
+    let target = &before.node_tracings[&grant.node].target.as_ref().unwrap().settings;
+    if target.kube_api_server.state == State::Enabled && target.etcd.state == State::Enabled {
+        let verdict = before.node_tracings[&grant.node].canary.as_ref();
+        assert!(verdict.is_some_and(|verdict| verdict.refused.is_none()), "a grant of {} without a passed canary", grant.node);
     }
     let spec = &before.resource.as_ref().unwrap().spec;
     assert!(!spec.rollout.paused, "a grant while paused");

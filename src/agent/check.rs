@@ -1,10 +1,16 @@
 //! Whether a target can be reached from here, and whether a grant is to be acted on. Pure.
 
+use jiff::{SignedDuration, Timestamp};
+
+use super::applied::Applied;
+use super::drift::{self, Mend};
 use super::facts::{ComponentFacts, Facts, Trouble};
-use super::machine::{Flight, Phase, Swap, outcome};
-use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, TracingFound, Verdict};
-use crate::api::{Grant, NodeTracing, Reason, Target};
+use super::machine::{Flight, Held, Phase, Swap, Version, outcome};
+use super::watchdog::Guard;
+use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, Verdict};
+use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::{Change, STATE_DIR, change};
+use crate::host::Now;
 
 /// What the check of a target found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +24,8 @@ pub enum Checked {
     Ready {
         /// By these changes.
         changes: Vec<Change>,
+        /// By putting these right first, which restarts nothing.
+        mends: Vec<Mend>,
         /// What an administrator should know all the same.
         warnings: Vec<String>,
     },
@@ -25,23 +33,32 @@ pub enum Checked {
     Refused(Trouble),
 }
 
-/// Checks a target against the node.
-pub fn check(target: &Target, facts: &Facts, node_name: &str) -> Checked {
+/// What a target asks of each component, or why nobody can say.
+pub fn wanted(target: &Target, facts: &Facts, node_name: &str) -> Result<Vec<Change>, Trouble> {
     if let Some(trouble) = &facts.trouble {
-        return Checked::Refused(trouble.clone());
+        return Err(trouble.clone());
     }
     if target.settings.revision() != target.revision {
         let message = format!("revision {} does not name its settings; they were not written by the controller", target.revision);
-        return Checked::Refused(Trouble { reason: Reason::InvalidSettings, message });
+        return Err(Trouble { reason: Reason::InvalidSettings, message });
     }
-    let changes = match change(&facts.files(), &target.settings, node_name) {
+    Ok(change(&facts.files(), &target.settings, node_name)?)
+}
+
+/// Checks what is [`wanted`], and what has drifted, against the node.
+pub fn check(wanted: Result<Vec<Change>, Trouble>, drifts: &[Drift], applied: &Applied, facts: &Facts) -> Checked {
+    if let Some(gone) = drift::gone(drifts, applied).filter(|_| facts.trouble.is_none()) {
+        return Checked::Refused(gone);
+    }
+    let changes = match wanted {
         Ok(changes) => changes,
-        Err(refusal) => return Checked::Refused(refusal.into()),
+        Err(trouble) => return Checked::Refused(trouble),
     };
     let mut warnings: Vec<_> = changes.iter().flat_map(|c| c.warnings.clone()).collect();
     warnings.dedup();
-    if changes.iter().any(|c| c.before != c.after) {
-        return Checked::Ready { changes: changes.into_iter().filter(|c| c.before != c.after).collect(), warnings };
+    let mends = drift::mends(drifts, applied, &changes);
+    if !mends.is_empty() || !changes.iter().all(Change::is_made) {
+        return Checked::Ready { changes: changes.into_iter().filter(|c| !c.is_made()).collect(), mends, warnings };
     }
     let waiting = changes.iter().find(|c| facts.component(c.component).is_none_or(|f| f.process(&c.argv).is_none()));
     match waiting {
@@ -61,7 +78,7 @@ pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
     };
     match checked {
         Checked::Unchanged { warnings } => preflight.message = warnings.join("; "),
-        Checked::Ready { changes, warnings } => {
+        Checked::Ready { changes, warnings, .. } => {
             preflight.message = warnings.join("; ");
             preflight.verdict = Verdict::Ready;
             preflight.changes = changes.iter().map(|c| c.component).collect();
@@ -80,6 +97,8 @@ pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
 pub enum Decision {
     /// It ends here, and nothing is written.
     End(Outcome),
+    /// Files are put right, and nothing restarts.
+    Mend(Vec<Mend>),
     /// The change starts.
     Fly(Box<Flight>),
 }
@@ -113,14 +132,19 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
     match checked {
         Checked::Unchanged { .. } => end(OutcomeResult::Succeeded, None),
         Checked::Refused(trouble) => end(OutcomeResult::Refused, Some(trouble.clone())),
+        // what a restart may need is right before anything restarts: what is left to do takes another grant
+        Checked::Ready { mends, .. } if !mends.is_empty() => Decision::Mend(mends.clone()),
         Checked::Ready { changes, .. } => match changes.iter().map(|change| swap(change, facts)).collect() {
             Err(trouble) => end(OutcomeResult::Refused, Some(trouble)),
             Ok(swaps) => Decision::Fly(Box::new(Flight {
                 grant: grant.clone(),
                 boot_id: facts.now.boot_id.clone(),
+                reboots: 0,
+                interruptions: 0,
                 // bounded again here: the API server's rules are not relied on
                 health_timeout: u64::try_from(target.settings.health_timeout_seconds.clamp(10, 3600)).unwrap_or(10) * 1000,
                 swaps,
+                watchdog: None,
                 begun: None,
                 phase: Phase::Prepared,
             })),
@@ -128,11 +152,40 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
     }
 }
 
-/// Whether a grant that was valid when the flight began still stands, now that the object was read again.
-pub fn stands(flight: &Flight, target: &Target, object: &NodeTracing, node_uid: &str) -> Result<(), String> {
+/// The same, with a watchdog for the change; one that cannot have one does not start.
+pub fn guarded(decision: Decision, guard: &Guard, now: &Now) -> Decision {
+    let Decision::Fly(mut flight) = decision else { return decision };
+    match guard.watchdog(flight.grant.id, now) {
+        Ok(watchdog) => {
+            flight.watchdog = watchdog;
+            Decision::Fly(flight)
+        }
+        Err(trouble) => Decision::End(outcome(&flight.grant, OutcomeResult::Refused, Some(trouble.reason), trouble.message, 0, now)),
+    }
+}
+
+/// Whether a grant that was valid when it was acted on still stands, now that the object was read again.
+pub fn stands(acted_on: &Grant, target: &Target, object: &NodeTracing, node_uid: &str) -> Result<(), String> {
     let grant = valid_grant(object, node_uid, None)?;
-    if *grant != flight.grant || object.spec.target.as_ref() != Some(target) {
+    if grant != acted_on || object.spec.target.as_ref() != Some(target) {
         return Err("the grant or its target was changed meanwhile".to_owned());
+    }
+    Ok(())
+}
+
+/// How long after its first contact with the API server a kubelet has surely listed its pods: it was seen to take a second.
+const SYNCS_WITHIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether the kubelet has seen the API server's pods since it was started. One that has not drops the removal of a static pod, and lets
+/// the next pod of that name wait for ever (kubernetes issue 112814). `heartbeat`: when it last told of its node, by the node's own clock.
+pub fn has_synced(started: Option<Timestamp>, heartbeat: Option<Timestamp>, now: Timestamp) -> Result<(), Trouble> {
+    let trouble = |message: &str| Err(Trouble { reason: Reason::KubeletNotSynced, message: message.to_owned() });
+    let Some(started) = started else { return trouble("no kubelet is seen on the node") };
+    let Some(heartbeat) = heartbeat.filter(|heartbeat| *heartbeat >= started) else {
+        return trouble("the kubelet has not been in contact with the API server since it was started");
+    };
+    if heartbeat.duration_since(started) < SYNCS_WITHIN && now.duration_since(heartbeat) < SYNCS_WITHIN {
+        return trouble("the kubelet was started a moment ago");
     }
     Ok(())
 }
@@ -156,16 +209,19 @@ fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
         component: change.component,
         file: change.file.clone(),
         permissions: manifest.permissions,
-        before: change.before.clone(),
-        after: change.after.clone(),
-        original: found.tracing != TracingFound::Ours,
-        needs: change.needs.iter().map(|(path, contents)| Ok((needed_name(path)?, contents.clone()))).collect::<Result<_, Trouble>>()?,
-        old_argv: found.argv.clone(),
-        new_argv: change.argv.clone(),
-        old_processes: vec![process.id],
+        before: Version { text: change.before.clone(), argv: found.argv.clone(), pod: process.pod.clone() },
+        after: Version { text: change.after.clone(), argv: change.argv.clone(), pod: None },
+        original: change.original.clone(),
+        needs: needed(change)?,
         probes,
-        touched: false,
+        held: Held::BEFORE,
+        answered: false,
     })
+}
+
+/// The files that a manifest needs, by their names in our folder.
+pub(super) fn needed(change: &Change) -> Result<Vec<(String, String)>, Trouble> {
+    change.needs.iter().map(|(path, contents)| Ok((needed_name(path)?, contents.clone()))).collect()
 }
 
 /// The name in our folder of a file that a manifest needs. Another folder is never written to, whatever the component table says.
@@ -192,6 +248,11 @@ mod tests {
     use crate::api::node_tracing::{ComponentSettings, NodeSettings};
     use crate::api::{ComponentName, State};
 
+    /// The check of a node that has never been changed.
+    fn check(target: &Target, facts: &Facts, node_name: &str) -> Checked {
+        super::check(wanted(target, facts, node_name), &[], &Applied::default(), facts)
+    }
+
     fn mk_target() -> Target {
         let settings = NodeSettings {
             endpoint: "127.0.0.1:4317".into(),
@@ -204,7 +265,7 @@ mod tests {
     }
 
     fn mk_grant() -> Grant {
-        Grant { id: 1, revision: mk_target().revision, generation: 1 }
+        Grant { id: 1, revision: mk_target().revision, generation: 1, attempt: 1, measured_after: None }
     }
 
     fn decided(facts: &Facts) -> Decision {
@@ -248,10 +309,10 @@ mod tests {
         let [apiserver, etcd] = &flight.swaps[..] else { panic!("both change") };
         assert_eq!((apiserver.component, etcd.component), (ComponentName::KubeApiserver, ComponentName::Etcd));
         assert!(!apiserver.probes.is_empty() && !apiserver.probes.contains(&red), "what was red before is not asked for");
-        assert!(apiserver.needs.iter().all(|(name, _)| name.starts_with("tracing-")) && apiserver.original && !apiserver.touched);
-        assert_eq!(apiserver.old_argv, facts.components[0].found.argv);
-        assert_ne!(apiserver.old_argv, apiserver.new_argv);
-        assert_eq!(etcd.old_processes, [facts.components[1].processes[0].id]);
+        assert!(apiserver.needs.iter().all(|(name, _)| name.starts_with("tracing-")) && apiserver.original == apiserver.before.text);
+        assert_eq!(apiserver.before.argv, facts.components[0].found.argv);
+        assert_ne!(apiserver.before.argv, apiserver.after.argv);
+        assert_eq!((&etcd.before.pod, etcd.held), (&facts.components[1].processes[0].pod, Held::BEFORE));
         assert_eq!(flight.health_timeout, 120_000);
     }
 
@@ -271,6 +332,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_begins_before_the_kubelet_has_been_in_contact_since_its_start() {
+        let at = |second| Timestamp::constant(second, 0);
+        let cases = [
+            (None, Some(100), 200, false),
+            (Some(100), None, 200, false),
+            (Some(100), Some(99), 200, false),
+            (Some(100), Some(101), 105, false),
+            (Some(100), Some(101), 106, true),
+            (Some(100), Some(105), 105, true),
+        ];
+        for (started, heartbeat, now, synced) in cases {
+            assert_eq!(has_synced(started.map(at), heartbeat.map(at), at(now)).is_ok(), synced, "{started:?} {heartbeat:?} {now}");
+        }
+    }
+
+    #[test]
     fn only_our_own_folder_is_written_to() {
         assert_eq!(needed_name(&format!("{STATE_DIR}/tracing-1.yaml")), Ok("tracing-1.yaml".to_owned()));
         for path in ["/etc/passwd", "/etc/kubernetes/clustertracing2/x", "/etc/kubernetes/clustertracing/../x", "tracing-1.yaml"] {
@@ -285,7 +362,7 @@ mod tests {
         let object = |grant, target| {
             NodeTracing::new("cp1", crate::api::NodeTracingSpec { node_uid: "uid".into(), target: Some(target), grant: Some(grant) })
         };
-        let stands = |object: &NodeTracing, uid| super::stands(&flight, &mk_target(), object, uid).is_ok();
+        let stands = |object: &NodeTracing, uid| super::stands(&flight.grant, &mk_target(), object, uid).is_ok();
         assert!(stands(&object(mk_grant(), mk_target()), "uid"));
         assert!(!stands(&object(mk_grant(), mk_target()), "another node of that name"));
         assert!(!stands(&object(Grant { id: 2, ..mk_grant() }, mk_target()), "uid"));

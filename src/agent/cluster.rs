@@ -82,8 +82,16 @@ impl Cluster {
 
     /// UID of the Node object as it is now.
     pub async fn node_uid(&self) -> Result<String, Error> {
+        Ok(self.node().await?.0)
+    }
+
+    /// UID of the Node object as it is now, and when its kubelet last said how the node is.
+    pub async fn node(&self) -> Result<(String, Option<jiff::Timestamp>), Error> {
         let node = self.request("get node", self.nodes.get(&self.node_name)).await?;
-        node.metadata.uid.ok_or_else(|| Error::NoUid { name: self.node_name.clone() })
+        let uid = node.metadata.uid.ok_or_else(|| Error::NoUid { name: self.node_name.clone() })?;
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let heartbeat = conditions.into_iter().find(|c| c.type_ == "Ready").and_then(|ready| ready.last_heartbeat_time);
+        Ok((uid, heartbeat.map(|time| time.0)))
     }
 
     /// The `NodeTracing` as it is now: read from etcd, not from a watch that may be behind.

@@ -3,9 +3,12 @@
 use futures::future::join_all;
 
 use super::chain;
+use super::drift::{Mend, TRACING_FILE_MODE};
+use super::facts::KUBELET;
 use super::journal;
-use super::machine::{Effect, Event, Flight, Held, Put, Seen, Swap, transition};
-use crate::host::{self, File, Folder, Host, Permissions, replace, stage};
+use super::machine::{Effect, Event, Flight, Held, Moved, Seen, Side, Swap, View, transition};
+use super::watchdog;
+use crate::host::{self, File, Folder, Host, Permissions, Process, replace, stage, temporary_name};
 
 /// Takes a flight from `event` to its end. `confirm` asks the API server whether the grant stands; `progress` hears of every new state.
 ///
@@ -42,7 +45,7 @@ pub async fn drive<H: Host>(
 
 /// Goes on with a flight from the journal. Needs no API server: what was not confirmed is not begun.
 pub async fn resume<H: Host>(host: &H, flight: Flight) -> Result<Flight, host::Error> {
-    let held = flight.swaps.iter().map(|swap| held(host, swap)).collect::<Result<_, _>>()?;
+    let held = examine(host, &flight)?;
     drive(host, flight, Event::Resumed(held), async |_| Err("not asked again".to_owned()), |_| {}).await
 }
 
@@ -51,19 +54,22 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
     match effect {
         Effect::Save => journal::save(host, flight).map_or_else(|e| Event::SaveFailed(chain(&e)), |()| Event::Saved),
         Effect::Stage => stage_all(host, flight).map_or_else(failed, |()| Event::Staged),
-        Effect::Confirm => Event::Withdrawn("nobody to ask".to_owned()),
-        Effect::Put(index) => {
-            let swap = &flight.swaps[*index];
-            put(host, swap, &swap.before, &swap.after).map_or_else(failed, |put| Event::Put(*index, put))
-        }
-        Effect::PutBack(index) => {
-            let swap = &flight.swaps[*index];
-            put(host, swap, &swap.after, &swap.before).map_or_else(failed, |put| Event::Put(*index, put))
-        }
-        Effect::Look { at, probe } => {
+        Effect::Compare => compare(host, flight).map_or_else(failed, Event::Compared),
+        Effect::Guard => guard(host, flight).map_or_else(failed, |()| Event::Guarded),
+        Effect::LookForWatchdog { at } => {
             host.sleep_until(*at).await;
-            let seen = join_all(flight.swaps.iter().map(|swap| look(host, swap, *probe))).await;
-            seen.into_iter().collect::<Result<_, _>>().map_or_else(failed, Event::Looked)
+            watchdogs(host, flight).map_or_else(failed, Event::WatchdogsSeen)
+        }
+        Effect::Confirm => Event::Withdrawn("nobody to ask".to_owned()),
+        Effect::Examine => examine(host, flight).map_or_else(failed, Event::Examined),
+        Effect::TakeAway(index, side) => {
+            take_away(host, &flight.swaps[*index], *side).map_or_else(failed, |moved| Event::TakenAway(*index, moved))
+        }
+        Effect::Put(index, side) => put(host, &flight.swaps[*index], *side).map_or_else(failed, |moved| Event::Put(*index, moved)),
+        Effect::Kill(process) => host.kill(*process).map_or_else(failed, |()| Event::Killed),
+        Effect::Look { at, probe, pods } => {
+            host.sleep_until(*at).await;
+            look(host, flight, *probe, *pods).await.map_or_else(failed, Event::Looked)
         }
     }
 }
@@ -71,66 +77,154 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
 /// Everything that the change and going back write, under names that nobody reads yet: whatever can fail for want of room or permission fails here.
 fn stage_all(host: &impl Host, flight: &Flight) -> Result<(), host::Error> {
     for swap in &flight.swaps {
-        for (name, contents) in &swap.needs {
-            let file = File { bytes: contents.clone().into_bytes(), permissions: Permissions::own(0o644) };
-            if host.read(Folder::State, name)? != Some(file.clone()) {
-                replace(host, Folder::State, name, &file)?;
-            }
-        }
-        if swap.original {
-            let file = File { bytes: swap.before.clone().into_bytes(), permissions: Permissions::own(0o600) };
-            if host.read(Folder::Backups, &swap.file)? != Some(file.clone()) {
-                replace(host, Folder::Backups, &swap.file, &file)?;
-            }
-        }
-        stage(host, Folder::Manifests, &swap.file, &manifest(swap, &swap.before))?;
-        stage(host, Folder::Manifests, &swap.file, &manifest(swap, &swap.after))?;
+        provide(host, &swap.needs)?;
+        back_up(host, &swap.file, &swap.original)?;
+        stage(host, Folder::Manifests, &swap.file, &manifest(swap, Side::Before))?;
+        stage(host, Folder::Manifests, &swap.file, &manifest(swap, Side::After))?;
     }
     Ok(())
 }
 
-fn put(host: &impl Host, swap: &Swap, from: &str, to: &str) -> Result<Put, host::Error> {
+/// Writes tracing files that are not there as they should be: a link, or anything else that cannot be read, is replaced.
+fn provide(host: &impl Host, needs: &[(String, String)]) -> Result<(), host::Error> {
+    for (name, contents) in needs {
+        let file = File { bytes: contents.clone().into_bytes(), permissions: Permissions::own(TRACING_FILE_MODE) };
+        if host.read(Folder::State, name).ok().flatten() != Some(file.clone()) {
+            replace(host, Folder::State, name, &file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps what a person may want to put back by hand: the manifest without anything of ours.
+pub fn back_up(host: &impl Host, name: &str, original: &str) -> Result<(), host::Error> {
+    let file = File { bytes: original.as_bytes().to_vec(), permissions: Permissions::own(0o600) };
+    if host.read(Folder::Backups, name)? != Some(file.clone()) {
+        replace(host, Folder::Backups, name, &file)?;
+    }
+    Ok(())
+}
+
+/// Puts right what no process reads before its next start. The manifest is replaced by one with the same bytes: the kubelet names a static
+/// pod after the digest of what it decodes (applyDefaults in pkg/kubelet/config), and restarts nothing. One that has other bytes by now is
+/// left alone.
+pub fn mend(host: &impl Host, mend: &Mend) -> Result<(), host::Error> {
+    provide(host, &mend.needs)?;
+    let (name, text) = &mend.manifest;
+    let file = File { bytes: text.clone().into_bytes(), permissions: mend.permissions };
+    let there = host.read(Folder::Manifests, name)?;
+    if there.is_some_and(|there| there.bytes == file.bytes && there.permissions != file.permissions) {
+        replace(host, Folder::Manifests, name, &file)?;
+    }
+    Ok(())
+}
+
+/// Gives a file its contents, if it has others.
+fn write(host: &impl Host, folder: Folder, name: &str, file: &File) -> Result<(), host::Error> {
+    if host.read(folder, name)?.as_ref() == Some(file) { Ok(()) } else { replace(host, folder, name, file) }
+}
+
+/// Names of the needed files that do not hold what was written.
+fn compare(host: &impl Host, flight: &Flight) -> Result<Vec<String>, host::Error> {
+    let mut wrong = Vec::new();
+    for (name, contents) in flight.swaps.iter().flat_map(|swap| &swap.needs) {
+        let holds = match host.read(Folder::State, name) {
+            Ok(file) => file.is_some_and(|file| file.bytes == contents.as_bytes()),
+            Err(host::Error::NotPlain { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !holds {
+            wrong.push(name.clone());
+        }
+    }
+    Ok(wrong)
+}
+
+fn guard(host: &impl Host, flight: &Flight) -> Result<(), host::Error> {
+    let Some(watchdog) = &flight.watchdog else { return Ok(()) };
+    let file = File { bytes: watchdog.manifest.clone().into_bytes(), permissions: Permissions::own(0o600) };
+    write(host, Folder::Manifests, watchdog::FILE, &file)
+}
+
+fn watchdogs(host: &impl Host, flight: &Flight) -> Result<Vec<Process>, host::Error> {
+    let Some(watchdog) = &flight.watchdog else { return Ok(Vec::new()) };
+    let processes = host.processes(watchdog::PROGRAM)?;
+    Ok(processes.into_iter().filter(|process| process.argv.contains(&watchdog.argument)).collect())
+}
+
+/// Hides a manifest from the kubelet, under the name that its bytes were staged under.
+fn take_away(host: &impl Host, swap: &Swap, side: Side) -> Result<Moved, host::Error> {
+    let text = swap.version(side).text.as_bytes();
     match there(host, swap)?.as_deref() {
-        Some(bytes) if bytes == to.as_bytes() => {
+        None => {
             // an earlier life may have ended between the rename and its sync
             host.sync(Folder::Manifests)?;
-            Ok(Put::AlreadyThere)
+            Ok(Moved::Done)
         }
-        Some(bytes) if bytes == from.as_bytes() => {
-            replace(host, Folder::Manifests, &swap.file, &manifest(swap, to))?;
-            Ok(Put::Written)
+        Some(bytes) if bytes == text => {
+            host.rename(Folder::Manifests, &swap.file, &temporary_name(&swap.file, text))?;
+            host.sync(Folder::Manifests)?;
+            Ok(Moved::Done)
         }
-        _ => Ok(Put::Foreign),
+        Some(_) => Ok(Moved::Foreign),
     }
+}
+
+fn put(host: &impl Host, swap: &Swap, side: Side) -> Result<Moved, host::Error> {
+    match there(host, swap)?.as_deref() {
+        None => {
+            replace(host, Folder::Manifests, &swap.file, &manifest(swap, side))?;
+            Ok(Moved::Done)
+        }
+        Some(bytes) if bytes == swap.version(side).text.as_bytes() => {
+            host.sync(Folder::Manifests)?;
+            Ok(Moved::Done)
+        }
+        Some(_) => Ok(Moved::Foreign),
+    }
+}
+
+fn examine(host: &impl Host, flight: &Flight) -> Result<Vec<Held>, host::Error> {
+    flight.swaps.iter().map(|swap| held(host, swap)).collect()
 }
 
 fn held(host: &impl Host, swap: &Swap) -> Result<Held, host::Error> {
     Ok(match there(host, swap)?.as_deref() {
-        Some(bytes) if bytes == swap.before.as_bytes() => Held::Before,
-        Some(bytes) if bytes == swap.after.as_bytes() => Held::After,
-        _ => Held::Other,
+        None => Held::Nothing,
+        Some(bytes) if bytes == swap.before.text.as_bytes() => Held::BEFORE,
+        Some(bytes) if bytes == swap.after.text.as_bytes() => Held::AFTER,
+        Some(_) => Held::Other,
     })
 }
 
-/// The manifest's bytes; `None` when it is gone, or a link or folder has taken its place: that is not ours either.
+/// The manifest's bytes; `None` when it is not there. A link or folder in its place is somebody else's, with bytes that are nobody's.
 fn there(host: &impl Host, swap: &Swap) -> Result<Option<Vec<u8>>, host::Error> {
     match host.read(Folder::Manifests, &swap.file) {
         Ok(file) => Ok(file.map(|file| file.bytes)),
-        Err(host::Error::NotPlain { .. }) => Ok(None),
+        Err(host::Error::NotPlain { .. }) => Ok(Some(Vec::new())),
         Err(error) => Err(error),
     }
 }
 
-fn manifest(swap: &Swap, text: &str) -> File {
-    File { bytes: text.as_bytes().to_vec(), permissions: swap.permissions }
+fn manifest(swap: &Swap, side: Side) -> File {
+    File { bytes: swap.version(side).text.as_bytes().to_vec(), permissions: swap.permissions }
 }
 
-async fn look<H: Host>(host: &H, swap: &Swap, probe: bool) -> Result<Seen, host::Error> {
+async fn look<H: Host>(host: &H, flight: &Flight, probe: bool, pods: Option<Side>) -> Result<View, host::Error> {
+    let seen = join_all(flight.swaps.iter().map(|swap| look_at(host, swap, probe, pods))).await;
+    let components = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let kubelet = if probe { host.processes(KUBELET)?.last().map(|process| process.id) } else { None };
+    Ok(View { components, kubelet })
+}
+
+async fn look_at<H: Host>(host: &H, swap: &Swap, probe: bool, pods: Option<Side>) -> Result<Seen, host::Error> {
     let processes = host.processes(swap.component.as_str())?;
     let mut silent = None;
     if probe {
         let answers = join_all(swap.probes.iter().map(|p| host.probe(p))).await;
         silent = Some(swap.probes.iter().zip(answers).filter(|(_, green)| !green).map(|(p, _)| p.clone()).collect());
     }
-    Ok(Seen { processes, silent })
+    let pod = pods.and_then(|side| swap.version(side).pod.as_deref());
+    let pod_lives = pod.and_then(|pod| host.pod_lives(pod).inspect_err(|e| tracing::warn!("{}", chain(e))).ok());
+    Ok(Seen { processes, silent, pod_lives })
 }

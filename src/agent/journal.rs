@@ -1,17 +1,17 @@
 //! The flight on the disk: what an agent that is started again goes on with.
 //!
-//! One file, replaced as a whole. Its first line names the format and the SHA-256 of the rest; a file that does not match it is
-//! [`Error::Damaged`]: it is reported, and nothing is guessed from it.
+//! One file, replaced as a whole ([`sealed`]). One that is not what was written is [`Error::Damaged`]: it is reported, and nothing is
+//! guessed from it.
 
-use crate::api::node_tracing::sha256_hex;
 use crate::host::{self, File, Folder, Host, Permissions, replace};
 
 use super::machine::Flight;
+use super::sealed;
 
 /// Its name in the state folder.
 pub const NAME: &str = "journal";
 
-const FORMAT: &str = "clustertracing-journal 1";
+const FORMAT: &str = "clustertracing-journal 2";
 
 /// Why the journal cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,19 +43,11 @@ pub fn forget(host: &impl Host) -> Result<(), host::Error> {
 }
 
 fn encode(flight: &Flight) -> Vec<u8> {
-    let body = serde_json::to_string(flight).expect("plain values with string keys serialize");
-    format!("{FORMAT} {}\n{body}\n", sha256_hex(body.as_bytes())).into_bytes()
+    sealed::seal(FORMAT, flight)
 }
 
 fn decode(bytes: &[u8]) -> Result<Flight, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-    let (head, body) = text.split_once('\n').ok_or("it has no first line")?;
-    let body = body.trim_end();
-    let digest = head.strip_prefix(FORMAT).ok_or("its format is unknown to this version")?.trim();
-    if digest != sha256_hex(body.as_bytes()) {
-        return Err("its contents do not match their checksum".to_owned());
-    }
-    serde_json::from_str(body).map_err(|e| e.to_string())
+    sealed::open(FORMAT, bytes)
 }
 
 #[cfg(test)]
@@ -88,7 +80,7 @@ mod tests {
     }
     impl ReplaceVersion for Vec<u8> {
         fn replace_version(&self) -> Vec<u8> {
-            String::from_utf8_lossy(self).replacen("journal 1", "journal 2", 1).into_bytes()
+            String::from_utf8_lossy(self).replacen("journal 2", "journal 3", 1).into_bytes()
         }
     }
 }

@@ -3,52 +3,79 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | [`facts`] | looks at the node |
+//! | [`blockers`] | pure: what of the node stands in the way of any change |
 //! | [`check`] | pure: can the target be reached, is the grant to be acted on |
 //! | [`machine`] | pure: the change in flight, step by step, and back |
 //! | [`effects`] | carries the machine's effects out |
 //! | [`journal`] | keeps the flight over a crash |
+//! | [`applied`] | keeps what was applied last |
+//! | [`drift`] | pure: what of that somebody has changed, who, and what is done about it |
 //! | [`report`] | pure: facts to status |
+//! | [`soak`] | measures before a change and after it |
 //! | [`prune`] | removes what nothing refers to |
+//! | [`watchdog`] | pure: the static pod that goes on where the agent cannot |
 //! | [`cluster`] | the requests to the API server |
 //!
 //! Between grant and report the agent needs no API server: it may be the one that it restarts.
 
+pub mod applied;
+pub mod blockers;
 pub mod check;
 pub mod cluster;
+pub mod drift;
 pub mod effects;
 pub mod facts;
 pub mod journal;
 pub mod machine;
 pub mod prune;
 pub mod report;
+mod sealed;
+pub mod soak;
+pub mod watchdog;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use self::applied::Applied;
 use self::check::{Checked, Decision};
 use self::cluster::{Cluster, Wanted};
-use self::effects::{drive, resume};
+use self::drift::Mend;
+use self::effects::{back_up, drive, resume};
 use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
-use crate::api::node_tracing::{NodeTracingStatus, Outcome, Preflight, Step};
-use crate::api::{NodeTracing, Reason, Target};
+use self::watchdog::{Guard, Template};
+use crate::api::node_tracing::{Blocker, NodeTracingStatus, Outcome, OutcomeResult, Preflight, Soak, Step};
+use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
+use crate::component::Change;
 use crate::host::local::Local;
 use crate::host::{self, Host};
 
 /// How often the node is looked at when nothing calls for it: files, processes and probes change without telling.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a manifest that somebody changed must have been left alone before the change is healed.
+pub const QUIET_FOR: Duration = Duration::from_mins(2);
 
-/// How the agent is started: what every subcommand of its program needs.
+/// How long to wait before the lock is tried again, or the journal looked at again.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// How the agent's program is started.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Name of this node.
+    /// Name of this node. The agent needs it, the subcommands do not.
     #[arg(long, env = "NODE_NAME")]
-    pub node_name: String,
+    pub node_name: Option<String>,
+    /// The image that the agent runs from: its watchdog runs from it too.
+    #[arg(long, env = "AGENT_IMAGE")]
+    pub image: Option<String>,
+    /// For tests: changes are made without a watchdog, so that nobody goes on with one when the agent cannot.
+    #[arg(long, env = "WITHOUT_WATCHDOG")]
+    pub without_watchdog: bool,
     /// The kubelet's static-pod folder.
     #[arg(long, env = "MANIFESTS_DIR", default_value = "/etc/kubernetes/manifests")]
     pub manifests_dir: PathBuf,
@@ -58,6 +85,41 @@ pub struct Config {
     /// Where the node's processes are seen.
     #[arg(long, env = "PROC_DIR", default_value = "/proc")]
     pub proc: PathBuf,
+    /// Seconds that a manifest which somebody changed must have been left alone before the change is healed. 120 is longer than kubeadm takes
+    /// from one component to the next; less risks to meet an upgrade or an editor half-way.
+    #[arg(long, env = "QUIET_SECONDS", default_value_t = QUIET_FOR.as_secs())]
+    pub quiet_seconds: u64,
+}
+
+impl Config {
+    fn guard(&self) -> Guard {
+        match &self.image {
+            _ if self.without_watchdog => Guard::None,
+            None => Guard::Unknown,
+            Some(image) => Guard::Pod(Template {
+                image: image.clone(),
+                manifests_dir: self.manifests_dir.display().to_string(),
+                state_dir: self.state_dir.display().to_string(),
+            }),
+        }
+    }
+
+    /// Opens the node, as soon as no other process of ours works on it.
+    async fn open(&self) -> Result<Local, Error> {
+        let mut told = false;
+        loop {
+            match Local::open(&self.manifests_dir, &self.state_dir, &self.proc) {
+                Err(error @ host::Error::Locked { .. }) => {
+                    if !told {
+                        tracing::info!("waiting: {}", chain(&error));
+                    }
+                    told = true;
+                    sleep(TRY_AGAIN).await;
+                }
+                opened => return opened.map_err(Error::Host),
+            }
+        }
+    }
 }
 
 /// Why the agent ended. The kubelet starts it again, and it goes on from the journal.
@@ -66,6 +128,9 @@ pub enum Error {
     /// The node cannot be worked on.
     #[error("work on node")]
     Host(#[source] host::Error),
+    /// Nobody said which node this is.
+    #[error("the node has no name: --node-name, or NODE_NAME")]
+    NodeName,
     /// It runs outside a cluster.
     #[error("find the API server's address and credentials")]
     Configuration(#[source] Box<kube::config::InClusterError>),
@@ -76,11 +141,12 @@ pub enum Error {
 
 /// Runs the agent, for ever. What a crash left is finished first, without the API server.
 pub async fn run(config: Config) -> Result<Infallible, Error> {
-    let host = Local::open(&config.manifests_dir, &config.state_dir, &config.proc).map_err(Error::Host)?;
-    let agent = Agent::start(host, config.node_name.clone()).await.map_err(Error::Host)?;
+    let node_name = config.node_name.clone().ok_or(Error::NodeName)?;
+    let mut agent = Agent::start(config.open().await?, node_name.clone()).await.map_err(Error::Host)?.guarded_by(config.guard());
+    agent.quiet_for = Duration::from_secs(config.quiet_seconds);
     let kube = kube::Config::incluster().map_err(|e| Error::Configuration(Box::new(e)))?;
     let client = kube::Client::try_from(kube).map_err(|e| Error::Client(Box::new(e)))?;
-    let cluster = Cluster::new(client, config.node_name);
+    let cluster = Cluster::new(client, node_name);
 
     let (latest, wanted, reported) = (watch::Sender::new(None), watch::Sender::new(None), watch::Sender::new(None));
     tokio::select! {
@@ -90,8 +156,19 @@ pub async fn run(config: Config) -> Result<Infallible, Error> {
     }
 }
 
-/// The agent's own loop: look, decide, act, say.
-async fn work<H: Host>(
+/// Waits until the agent cannot work, and then does what it would do first: goes on with the change that the journal says was under way, and
+/// removes what nothing refers to, the watchdog's own manifest included. The kubelet ends it then; the outcome waits in the journal for the agent.
+pub async fn watch_over(config: Config) -> Result<Infallible, Error> {
+    loop {
+        let agent = Agent::start(config.open().await?, String::new()).await.map_err(Error::Host)?;
+        // and with it the lock
+        drop(agent);
+        sleep(TRY_AGAIN).await;
+    }
+}
+
+/// The agent's own loop: look, decide, act, say. `objects` brings its object, `wanted` takes what is to be reported, `reported` brings what was.
+pub async fn work<H: Host>(
     mut agent: Agent<H>,
     cluster: &Cluster,
     mut objects: watch::Receiver<Option<NodeTracing>>,
@@ -112,10 +189,12 @@ async fn work<H: Host>(
             if node_uid.is_none() {
                 node_uid = cluster.node_uid().await.inspect_err(|e| tracing::warn!("{}", chain(e))).ok();
             }
-            let confirm = async |flight: &Flight, target: &Target| {
-                let node_uid = cluster.node_uid().await.map_err(|e| chain(&e))?;
+            let confirm = async |grant: &Grant, target: &Target, kubelet_started: Option<Timestamp>| {
+                let (node_uid, heartbeat) = cluster.node().await.map_err(|e| chain(&e))?;
+                check::has_synced(kubelet_started, heartbeat, Timestamp::now())
+                    .map_err(|trouble| format!("{}: {}", trouble.reason.as_str(), trouble.message))?;
                 let object = cluster.read().await.map_err(|e| chain(&e))?;
-                check::stands(flight, target, &object, &node_uid)
+                check::stands(grant, target, &object, &node_uid)
             };
             let status = agent.turn(&object, node_uid.as_deref(), confirm, publish).await?;
             publish(status);
@@ -140,6 +219,20 @@ pub struct Agent<H> {
     last: Option<(Option<String>, Outcome)>,
     /// The last check of the target: it stays in the status while its change is under way.
     preflight: Option<Preflight>,
+    /// What was applied last.
+    applied: Applied,
+    /// What of it has drifted, at the last look.
+    drifts: Vec<Drift>,
+    /// How long a manifest must have been left alone before a drift is healed.
+    quiet_for: Duration,
+    /// Who goes on when this process cannot.
+    guard: Guard,
+    /// What stands in the way of a change.
+    blockers: Vec<Blocker>,
+    /// What was measured of the last change that was to be measured.
+    soak: Option<Soak>,
+    /// When the last flight of this process came to its end, whatever its end was: until then the manifests were our own to change.
+    landed_at: Option<jiff::Timestamp>,
 }
 
 /// What becomes of the journal when everything else that nothing refers to is removed.
@@ -154,7 +247,21 @@ enum Journal {
 impl<H: Host> Agent<H> {
     /// Finishes what the journal says was under way, and removes what a crash left.
     pub async fn start(host: H, node_name: String) -> Result<Self, host::Error> {
-        let mut agent = Self { host, node_name, unreported: None, damaged: None, last: None, preflight: None };
+        let mut agent = Self {
+            applied: applied::load(&host),
+            host,
+            node_name,
+            unreported: None,
+            damaged: None,
+            last: None,
+            preflight: None,
+            blockers: Vec::new(),
+            soak: None,
+            landed_at: None,
+            drifts: Vec::new(),
+            quiet_for: QUIET_FOR,
+            guard: Guard::Unknown,
+        };
         match journal::load(&agent.host) {
             Ok(None) => agent.clean_up(Journal::Stays).await?,
             Ok(Some(flight)) => {
@@ -177,26 +284,39 @@ impl<H: Host> Agent<H> {
         Ok(agent)
     }
 
+    /// Gives every change to come this watchdog. Without it none is made.
+    #[must_use]
+    pub fn guarded_by(self, guard: Guard) -> Self {
+        Self { guard, ..self }
+    }
+
     /// Looks at the node, acts on the object's grant if there is one to act on, and says what is to be reported.
     ///
-    /// `confirm` asks the API server once more, right before the first write; `publish` hears of every step in between.
+    /// `confirm` asks the API server once more, before the first write and right before the first rename, about a grant, a target, and a
+    /// kubelet that was started at that time; `publish` hears of every step in between.
     pub async fn turn(
         &mut self,
         object: &NodeTracing,
         node_uid: Option<&str>,
-        confirm: impl AsyncFn(&Flight, &Target) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target, Option<Timestamp>) -> Result<(), String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
-        self.preflight = None;
-        if let Some(target) = &object.spec.target {
-            let checked = check::check(target, &facts, &self.node_name);
-            self.preflight = Some(check::preflight(target, &checked));
-            if let Some(node_uid) = node_uid {
-                facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
-            }
+        (self.preflight, self.drifts) = (None, Vec::new());
+        let checked = object.spec.target.as_ref().map(|target| (target, self.judge(target, &facts)));
+        let standing = object.status.as_ref().map(|s| s.blockers.as_slice()).unwrap_or_default();
+        self.blockers = blockers::blockers(&facts, &self.drifts, self.quiet_for, self.own_last_change(object), standing);
+        if let Some(((target, checked), node_uid)) = checked.zip(node_uid) {
+            facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
         }
-        Ok(self.status(object, node_uid, Step::Idle, &facts))
+        let mut status = self.status(object, node_uid, Step::Idle, &facts);
+        if let Some(soak) = soak::due(object, &status, facts.now.wall).cloned() {
+            // Without an answer there is nothing to say yet: the controller waits for it, and not for ever.
+            let after = soak::measure(&self.host, &facts).await?;
+            self.soak = Some(Soak { after, ..soak });
+            status.soak.clone_from(&self.soak);
+        }
+        Ok(status)
     }
 
     /// The outcome has reached the API server: the journal has done its work.
@@ -217,7 +337,7 @@ impl<H: Host> Agent<H> {
         node_uid: &str,
         checked: Checked,
         facts: Facts,
-        confirm: impl AsyncFn(&Flight, &Target) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target, Option<Timestamp>) -> Result<(), String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<Facts, host::Error> {
         // One thing after the other: the next grant waits until everybody can know how this one ended.
@@ -232,31 +352,122 @@ impl<H: Host> Agent<H> {
                 return Ok(facts);
             }
         };
-        match check::decide(grant, target, &checked, &facts) {
+        if let Some(blocker) = self.blockers.iter().find(|blocker| blocker.reason == Reason::WaitingForQuiet) {
+            // What was changed is still being restarted, perhaps: to find it unwell now would use the grant up.
+            tracing::debug!(grant = grant.id, reason = %blocker.reason, "not judging: {}", blocker.message);
+            return Ok(facts);
+        }
+        let checked = drift::refusal(&self.drifts, grant).map_or(checked, Checked::Refused);
+        let decision = check::decide(grant, target, &checked, &facts);
+        match check::guarded(decision, &self.guard, &facts.now) {
             Decision::End(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "grant ended: {}", outcome.message);
                 self.last = Some((object.metadata.uid.clone(), outcome));
                 Ok(facts)
             }
+            Decision::Mend(mends) => {
+                if let Some(blocker) = self.blockers.first() {
+                    tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
+                    return Ok(facts);
+                }
+                if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
+                    tracing::warn!(grant = grant.id, "not acting yet: {why}");
+                    return Ok(facts);
+                }
+                let outcome = self.mend(grant, &mends, &facts);
+                self.last = Some((object.metadata.uid.clone(), outcome));
+                let facts = self.look().await?;
+                self.judge(target, &facts);
+                Ok(facts)
+            }
             Decision::Fly(flight) => {
+                self.blockers.extend(blockers::of_member(&flight, &facts));
+                if let Some(blocker) = self.blockers.first() {
+                    // The grant is not used up: the change begins when nothing stands in its way.
+                    tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
+                    return Ok(facts);
+                }
+                // once for each grant, however often it is found not to stand yet; a number may come again in another object's life
+                let is_known = self.soak.as_ref().is_some_and(|s| s.grant == grant.id && s.after.is_none());
+                if grant.measured_after.is_some() && !is_known {
+                    self.soak = Some(Soak { grant: grant.id, before: soak::measure(&self.host, &facts).await?, after: None });
+                }
                 let said = std::cell::Cell::new(Step::Idle);
                 let progress = |flight: &Flight| {
                     if said.replace(flight.step()) != flight.step() {
                         publish(self.status(object, Some(node_uid), flight.step(), &facts));
                     }
                 };
-                let confirm = async |flight: &Flight| confirm(flight, target).await;
+                // Asked now, so that nothing is staged in vain, and once more right before the first rename.
+                if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
+                    tracing::warn!(grant = grant.id, "not acting yet: {why}");
+                    return Ok(facts);
+                }
+                let confirm = async |flight: &Flight| confirm(&flight.grant, target, facts.kubelet_started).await;
                 let flight = drive(&self.host, *flight, Event::Begun, confirm, progress).await?;
                 self.landed(flight).await?;
                 if let Some(outcome) = self.unreported.as_ref().and_then(Flight::outcome) {
                     self.last = Some((object.metadata.uid.clone(), outcome.clone()));
                 }
                 let facts = self.look().await?;
-                let checked = check::check(target, &facts, &self.node_name);
-                self.preflight = Some(check::preflight(target, &checked));
+                self.judge(target, &facts);
                 Ok(facts)
             }
         }
+    }
+
+    /// Says what the target asks of this node, and keeps the record of what was applied true to what is found.
+    fn judge(&mut self, target: &Target, facts: &Facts) -> Checked {
+        let wanted = check::wanted(target, facts, &self.node_name);
+        let changes = wanted.as_deref().ok();
+        let followed = self.applied.clone().follow(target, facts, changes);
+        self.drifts = drift::drift(&followed, facts);
+        self.record(followed.note(&self.drifts, facts.now.wall), changes.unwrap_or_default());
+        let checked = check::check(wanted, &self.drifts, &self.applied, facts);
+        self.preflight = Some(check::preflight(target, &checked));
+        checked
+    }
+
+    /// Takes a new record over. Where it follows somebody else's manifest, the backup does too: what is kept is what its owner wants back.
+    fn record(&mut self, applied: Applied, changes: &[Change]) {
+        if applied == self.applied {
+            return;
+        }
+        let before = std::mem::replace(&mut self.applied, applied);
+        let followed = |change: &&Change| {
+            let digest = |record: &Applied| record.entry(change.component).map(|entry| entry.digest.clone());
+            change.is_made() && digest(&self.applied).is_some_and(|now| digest(&before).as_ref() != Some(&now))
+        };
+        let backed_up = changes.iter().filter(followed).try_for_each(|change| back_up(&self.host, &change.file, &change.original));
+        if let Err(error) = backed_up.and_then(|()| applied::save(&self.host, &self.applied)) {
+            tracing::warn!("cannot keep the record of what was applied: {}", chain(&error));
+        }
+    }
+
+    /// Puts files right that no process reads before its next start.
+    fn mend(&mut self, grant: &Grant, mends: &[Mend], facts: &Facts) -> Outcome {
+        let mended = mends.iter().try_for_each(|mend| effects::mend(&self.host, mend));
+        let (result, reason, message) = match mended {
+            Ok(()) => (OutcomeResult::Succeeded, None, String::new()),
+            Err(error) => (OutcomeResult::Refused, Some(Reason::NodeFilesUnwritable), chain(&error)),
+        };
+        let outcome = machine::outcome(grant, result, reason, message, 0, &facts.now);
+        tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "mended: {}", outcome.message);
+        // the manifest that was renamed is fresh by our own doing
+        self.landed_at = Some(facts.now.wall);
+        if result == OutcomeResult::Succeeded {
+            let components: Vec<_> = mends.iter().map(|mend| mend.component).collect();
+            self.record(self.applied.clone().after_mend(&components, grant.generation, facts.now.wall), &[]);
+        }
+        outcome
+    }
+
+    /// When our own last change of this node's manifests ended, by the node's clock.
+    fn own_last_change(&self, object: &NodeTracing) -> Option<jiff::Timestamp> {
+        let reported = object.status.as_ref().and_then(|s| s.last_outcome.as_ref());
+        let known = [reported, self.last.as_ref().map(|(_, outcome)| outcome)].into_iter().flatten();
+        let wrote = known.filter(|outcome| outcome.result != OutcomeResult::Refused);
+        wrote.map(|outcome| outcome.finished_time.0).chain(self.landed_at).max()
     }
 
     async fn look(&self) -> Result<Facts, host::Error> {
@@ -273,6 +484,7 @@ impl<H: Host> Agent<H> {
             observed_generation: object.metadata.generation,
             node_uid: node_uid.map(str::to_owned).or_else(|| reported.and_then(|s| s.node_uid.clone())),
             preflight: self.preflight.clone(),
+            drift: self.drifts.clone(),
             step,
             // of equals the last: what this agent knows is newer than what it reported
             last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported]
@@ -280,15 +492,22 @@ impl<H: Host> Agent<H> {
                 .flatten()
                 .max_by_key(|o| o.grant)
                 .cloned(),
+            // what this process does not know, an earlier one reported
+            soak: self.soak.clone().or_else(|| reported.and_then(|s| s.soak.clone())),
+            blockers: self.blockers.clone(),
         };
         report::status(facts, &doing, reported)
     }
 
     /// Takes over a flight that has come to its end.
     async fn landed(&mut self, flight: Flight) -> Result<(), host::Error> {
+        self.landed_at = Some(self.host.now()?.wall);
         match &flight.phase {
             Phase::Done(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "change ended: {}", outcome.message);
+                if outcome.result == OutcomeResult::Succeeded {
+                    self.record(self.applied.clone().after(&flight.swaps, outcome), &[]);
+                }
                 self.unreported = Some(flight);
                 // Before the outcome is reported: whoever reads it there finds nothing left over here. It needs no file but its journal.
                 self.clean_up(Journal::Stays).await
@@ -301,7 +520,7 @@ impl<H: Host> Agent<H> {
     async fn clean_up(&self, journal: Journal) -> Result<(), host::Error> {
         let facts = self.look().await?;
         let forgotten = if journal == Journal::Goes { journal::forget(&self.host) } else { Ok(()) };
-        if let Err(error) = forgotten.and_then(|()| prune::prune(&self.host, &facts)) {
+        if let Err(error) = forgotten.and_then(|()| prune::prune(&self.host, &facts, &self.applied)) {
             tracing::warn!("cannot clean up: {}", chain(&error));
         }
         Ok(())

@@ -2,22 +2,23 @@
 //!
 //! `garbage` decides, and decides for keeping: what the manifests do not tell for sure, stays.
 
-use super::facts::Facts;
-use super::journal;
+use super::applied::Applied;
+use super::facts::{Facts, TRACING_FILES};
+use super::watchdog;
 use crate::api::node_tracing::TracingFound;
-use crate::host::{self, Folder, Host, is_temporary};
+use crate::host::{self, Folder, Host, is_temporary, permanent_name};
 
 /// Names of our files, by folder.
 type Names = Vec<(Folder, String)>;
 
 /// Removes garbage. Only while no flight is under way: its files are referred to by nothing but the journal. One that is done needs none.
-pub fn prune(host: &impl Host, facts: &Facts) -> Result<(), host::Error> {
+pub fn prune(host: &impl Host, facts: &Facts, applied: &Applied) -> Result<(), host::Error> {
     let mut names = Names::new();
     for folder in [Folder::Manifests, Folder::State, Folder::Backups] {
         names.extend(host.list(folder)?.into_iter().filter(|e| e.regular).map(|e| (folder, e.name)));
     }
     let had_backups = names.iter().any(|(folder, _)| *folder == Folder::Backups);
-    let garbage = garbage(&names, facts);
+    let garbage = garbage(&names, facts, applied);
     for (folder, name) in &garbage {
         tracing::info!(%folder, name, "removing a file that nothing refers to");
         host.remove(*folder, name)?;
@@ -28,17 +29,26 @@ pub fn prune(host: &impl Host, facts: &Facts) -> Result<(), host::Error> {
     Ok(())
 }
 
-/// The files that nothing refers to: temporary ones, tracing files that no manifest names, backups of manifests that carry nothing of ours.
-fn garbage(names: &Names, facts: &Facts) -> Names {
+/// The files that nothing refers to: temporary ones, the watchdog's manifest, tracing files that no manifest names, backups of manifests
+/// that carry nothing of ours.
+fn garbage(names: &Names, facts: &Facts, applied: &Applied) -> Names {
+    let is_there = |manifest: &str| names.iter().any(|(folder, name)| *folder == Folder::Manifests && name == manifest);
     let is_garbage = |folder: Folder, name: &str| match folder {
+        // a manifest that is away, because going back failed, may have no other copy
+        Folder::Manifests if is_temporary(name) => {
+            permanent_name(name).is_some_and(|manifest| manifest == watchdog::FILE || is_there(manifest))
+        }
         _ if is_temporary(name) => true,
+        Folder::Manifests if name == watchdog::FILE => true,
         // with trouble the manifests, or what they say, are not fully known
         _ if facts.trouble.is_some() => false,
         Folder::Manifests => false,
-        Folder::State => {
-            name != journal::NAME && name.starts_with("tracing-") && !facts.manifests.iter().any(|m| m.file.text.contains(name))
+        Folder::State => name.starts_with(TRACING_FILES) && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
+        // the only copy of a manifest that somebody removed, or that could not be put back
+        Folder::Backups if applied.components.iter().any(|entry| entry.file == name) => false,
+        Folder::Backups => {
+            is_there(name) && !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours)
         }
-        Folder::Backups => !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours),
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
 }
@@ -67,6 +77,8 @@ mod tests {
             (Folder::Manifests, "kube-apiserver.yaml"),
             (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
             (Folder::Manifests, ".editor.swp"),
+            (Folder::Manifests, "etcd.yaml"),
+            (Folder::Manifests, "clustertracing-watchdog.json"),
             (Folder::State, "tracing-1.yaml"),
             (Folder::State, "tracing-2.yaml"),
             (Folder::State, "journal"),
@@ -76,10 +88,23 @@ mod tests {
         ]);
         let expected = names(&[
             (Folder::Manifests, ".kube-apiserver.yaml.clustertracing-0"),
+            (Folder::Manifests, "clustertracing-watchdog.json"),
             (Folder::State, "tracing-2.yaml"),
             (Folder::Backups, "etcd.yaml"),
         ]);
-        assert_eq!(garbage(&found, &mk_ours()), expected);
+        assert_eq!(garbage(&found, &mk_ours(), &Applied::default()), expected);
+    }
+
+    #[test]
+    fn of_a_manifest_that_is_away_every_copy_stays() {
+        let found = names(&[
+            (Folder::Manifests, ".etcd.yaml.clustertracing-0"),
+            (Folder::Manifests, ".etcd.yaml.clustertracing-1"),
+            (Folder::Backups, "etcd.yaml"),
+        ]);
+        let mut facts = mk_ours();
+        facts.components.retain(|c| c.found.component != ComponentName::Etcd);
+        assert_eq!(garbage(&found, &facts, &Applied::default()), []);
     }
 
     #[test]
@@ -87,6 +112,6 @@ mod tests {
         let found =
             names(&[(Folder::State, "tracing-2.yaml"), (Folder::State, ".journal.clustertracing-0"), (Folder::Backups, "etcd.yaml")]);
         let facts = Facts { trouble: Some(mk_trouble()), ..mk_ours() };
-        assert_eq!(garbage(&found, &facts), names(&[(Folder::State, ".journal.clustertracing-0")]));
+        assert_eq!(garbage(&found, &facts, &Applied::default()), names(&[(Folder::State, ".journal.clustertracing-0")]));
     }
 }

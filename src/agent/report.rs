@@ -4,8 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use strum::IntoEnumIterator;
 
 use super::facts::Facts;
-use crate::api::ComponentName;
-use crate::api::node_tracing::{ComponentStatus, NodeTracingStatus, Outcome, Preflight, Step, TracingFound, Verdict};
+use crate::api::node_tracing::{Blocker, ComponentStatus, NodeTracingStatus, Outcome, Preflight, Soak, Step, TracingFound, Verdict};
+use crate::api::{ComponentName, Drift};
+use crate::component::upgrade;
 
 /// The kernel's boot time moves with every correction of the wall clock; a process' start, computed from it, moves too.
 const SAME_START_SECONDS: i64 = 2;
@@ -19,10 +20,16 @@ pub struct Doing {
     pub node_uid: Option<String>,
     /// The check of the target.
     pub preflight: Option<Preflight>,
+    /// What has drifted.
+    pub drift: Vec<Drift>,
     /// What it is doing.
     pub step: Step,
     /// How the last grant ended.
     pub last_outcome: Option<Outcome>,
+    /// What was measured before and after the last change.
+    pub soak: Option<Soak>,
+    /// What stands in the way of a change.
+    pub blockers: Vec<Blocker>,
 }
 
 /// The status. `reported` is the one that the API server has: times that only jitter are kept from it, so that an idle node writes nothing.
@@ -37,10 +44,16 @@ pub fn status(facts: &Facts, doing: &Doing, reported: Option<&NodeTracingStatus>
         } else {
             ComponentName::iter().map(|name| component(name, facts, reported)).collect()
         },
+        upgrade_obstacles: upgrade::obstacles(&facts.files()),
         current_revision: unchanged.map(|p| p.revision.clone()),
         preflight: doing.preflight.clone(),
         step: doing.step,
         last_outcome: doing.last_outcome.clone(),
+        drift: doing.drift.clone(),
+        etcd: facts.component(ComponentName::Etcd).and_then(|etcd| etcd.member.clone()),
+        soak: doing.soak.clone(),
+        kubelet: facts.surroundings.as_ref().map(|s| s.kubelet),
+        blockers: doing.blockers.clone(),
     }
 }
 
@@ -48,6 +61,7 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
     let Some(component) = facts.component(name) else {
         return ComponentStatus {
             name,
+            image: None,
             version: None,
             manifest: None,
             manifest_digest: None,
@@ -61,6 +75,8 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
     let started = component.process(&found.argv).map(|p| facts.now.wall_time_of(p.id.started));
     ComponentStatus {
         name,
+        // longer names are no references, and the API server would refuse the whole status
+        image: Some(found.image.clone()).filter(|image| image.len() <= 512),
         version: found.version.clone(),
         manifest: Some(found.file.clone()),
         manifest_digest: facts.manifest(&found.file).map(|m| m.digest.clone()),

@@ -8,6 +8,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Drift;
+
 /// What should be traced, how much of it, where the spans go, and how nodes are changed.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -54,7 +56,7 @@ pub struct ClusterTracingSpec {
 }
 
 /// A switch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::EnumString)]
 pub enum State {
     /// On.
     #[default]
@@ -380,7 +382,11 @@ pub struct NodeStatus {
     /// When the last change of this node ended well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_time: Option<Time>,
-    /// For people.
+    /// What of its files is not as its agent left it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["component", "file", "what"]))]
+    pub drift: Vec<Drift>,
+    /// For people: why it stands there, and what its agent warns of.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
@@ -392,6 +398,8 @@ pub enum NodeState {
     UpToDate,
     /// It waits for its turn.
     Pending,
+    /// It carried the requested settings, somebody changed its files since, and it waits for its turn to be put right.
+    Drifted,
     /// It is being changed.
     Changing,
     /// Its manifests carry the requested settings, and a component does not answer its own probes.

@@ -57,16 +57,43 @@ pub enum Reason {
     Removing,
     /// A node carries out its grant.
     WaitingForNode,
+    /// A node was granted a change and has not reported how it ended, for longer than any change takes. No other node is changed.
+    NodeOverdue,
+    /// A change failed for a cause that may pass. The node has its original manifests, and the same is tried again at the time that the
+    /// message names: at most three times in all.
+    RetryBackOff,
     /// A node's agent has not yet checked the target against its manifests.
     WaitingForPreflight,
     /// No agent reports for a control-plane node.
     WaitingForAgent,
+    /// The new flags and files are tried on each node that would change, in a pod with the node's own images, before anything is written.
+    WaitingForCanary,
     /// The collector is not yet Ready on a node.
     WaitingForCollector,
     /// A control-plane node is not Ready; a second one is not taken down beside it.
     NodeNotReady,
     /// A component does not answer its own probes before a change; nothing is changed beside it.
     ComponentUnhealthy,
+    /// Files of a node are not as its agent left them: kubeadm rendered a manifest anew, or somebody changed it. They are put right by the rollout.
+    Drifted,
+    /// A node's files have drifted, and kubeadm runs there or somebody is still at work on them; they are healed once the node is quiet.
+    WaitingForQuiet,
+    /// An etcd member does not answer, or reads from no quorum; nothing is changed beside it.
+    EtcdUnhealthy,
+    /// An etcd member reports an alarm (its space is used up, or data are corrupt); nothing is changed before it is disarmed.
+    EtcdAlarm,
+    /// An etcd member is a learner: a change of membership is under way, and no member is restarted during it.
+    EtcdLearner,
+    /// etcd counts members that are not seen to be well, or does not say how many there are: restarting one more could end the quorum.
+    QuorumAtRisk,
+    /// A node's kubelet does not answer on its health port, or does not run: it would not act on a new manifest.
+    KubeletNotAnswering,
+    /// A file system that a change writes to has less room than a safe change needs. Nothing was written.
+    NodeDiskFull,
+    /// A node has too little memory left to start a new kube-apiserver. Nothing was written.
+    NodeMemoryLow,
+    /// kubeadm runs on a node, or somebody else changed a manifest there less than two minutes ago; nothing is changed beside it.
+    UpgradeInProgress,
     /// `rollout.paused` is set.
     Paused,
     /// The node that was changed last is watched before the next one is changed (`rollout.soakSeconds`).
@@ -77,6 +104,10 @@ pub enum Reason {
     UnsupportedManifest,
     /// The component's version cannot do what is asked. Nothing was written.
     UnsupportedVersion,
+    /// Another platform than kubeadm renders the manifests, and would write them again. Nothing was written.
+    UnsupportedPlatform,
+    /// kube-apiserver sends its own connections through proxies, from where the endpoint is another machine. Nothing was written.
+    EgressSelector,
     /// Tracing is already configured by somebody else. Nothing was written.
     Conflict,
     /// No static pod manifest of the component is on the node. Nothing was written.
@@ -87,6 +118,8 @@ pub enum Reason {
     NoControlPlaneNodes,
     /// The settings are refused by the controller's or the agent's own check. Nothing was written.
     InvalidSettings,
+    /// A component of a node did not start with its new flags, tried in a pod there; the message has its own words. Nothing was written on that node.
+    CanaryRefused,
     /// The change would interrupt the API, and `rollout.singleNodeDowntime` is `Refused`. Nothing was written.
     DowntimeRefused,
     /// The node's files could not be read or written before the change; nothing was changed.
@@ -95,14 +128,28 @@ pub enum Reason {
     JournalDamaged,
     /// A manifest changed between the check and the write; nothing was written.
     ManifestChanged,
+    /// The watchdog that would go on without the agent did not start; nothing was changed.
+    WatchdogNotStarted,
+    /// The kubelet has not been in contact with the API server since it was started: nothing begins until it has.
+    KubeletNotSynced,
+    /// A file that the new manifest needs does not hold what was written; nothing was changed, or the original manifests are back.
+    TracingFileDamaged,
     /// The new process ended at once; the node's original manifests are back.
     NewProcessExited,
+    /// The kubelet started no new process; the node's original manifests are back.
+    NewProcessNotStarted,
+    /// The change was interrupted again and again while manifests were away; the original manifests are back.
+    Interrupted,
+    /// A person gave the node its original manifests back.
+    RestoredByHand,
     /// The new processes did not become healthy within `rollout.healthTimeoutSeconds`; the original manifests are back.
     HealthTimeout,
     /// The kubelet did not act on the new manifest; the original manifests are back.
     KubeletNotReacting,
     /// The change did not succeed, and the agent gave no closer reason; the original manifests are back.
     RolledBack,
+    /// kube-apiserver needs much more memory or time on the first node that was changed than before. No other node is changed.
+    Regressed,
     /// Going back failed: a person must look at the node now.
     RollbackFailed,
 
@@ -116,11 +163,23 @@ pub enum Reason {
     /// The resource is gone, and nodes were left as they are, as a person asked.
     Released,
 
+    // --- etcd
+    /// etcd does not run on the control-plane nodes: kube-apiserver alone is traced, and no change waits for etcd.
+    ExternalEtcd,
+
     // --- the collector
     /// A collector takes spans on every selected node.
     CollectorReady,
     /// Spans go to an endpoint that somebody else runs; the operator does not watch it.
     ExternalEndpoint,
+
+    // --- the next minor version
+    /// The next minor version starts with all that is set.
+    UpgradeSafe,
+    /// The next minor version starts; an upgrade resets tracing of a node, which the operator then puts back.
+    UpgradeResetsSettings,
+    /// A flag or a feature gate that is set keeps the next minor version from starting.
+    UpgradeWouldFail,
 
     // --- proof
     /// Not measured by this version.

@@ -6,6 +6,7 @@
 #[expect(unreachable_pub, reason = "kube's derive makes public items in a private scope")]
 pub mod clustertracing;
 pub mod condition;
+pub mod drift;
 #[expect(
     unreachable_pub,
     clippy::duplicated_attributes,
@@ -18,6 +19,7 @@ pub use clustertracing::{
     RolloutSpec, State,
 };
 pub use condition::{ConditionType, Reason};
+pub use drift::{Deviation, Drift, DriftCause};
 pub use node_tracing::{Grant, NodeSettings, NodeTracing, NodeTracingSpec, NodeTracingStatus, Target};
 
 /// The API group of both resources.
@@ -33,8 +35,13 @@ pub const ANNOTATION_RELEASE: &str = "clustertracing.dev/release-without-restore
 /// In a static pod's manifest: the comma-separated list of what this project added to it, and nothing else.
 /// It is what tells our flags from a person's, and what makes an edit reversible from the text alone.
 pub const ANNOTATION_ADDED: &str = "clustertracing.dev/added";
+/// In the environment of a container that kubeadm renders from what this project put into its configuration: the same list. kubeadm's
+/// configuration has no place for annotations. No program reads the variable.
+pub const VARIABLE_ADDED: &str = "CLUSTERTRACING_ADDED";
 /// Server-side apply's field manager of the controller.
 pub const FIELD_MANAGER_CONTROLLER: &str = "clustertracing-controller";
+/// Field manager of the canaries' verdicts.
+pub const FIELD_MANAGER_CANARY: &str = "clustertracing-canary";
 /// Server-side apply's field manager of the agents.
 pub const FIELD_MANAGER_AGENT: &str = "clustertracing-agent";
 /// The label by which control-plane nodes are found (kubeadm sets it since 1.20).

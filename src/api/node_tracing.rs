@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::drift::Drift;
 use super::{ComponentName, Reason, State};
 
 /// What one node should have, and the permission to change it. Written by the controller only.
@@ -100,6 +101,14 @@ pub struct ComponentSettings {
 }
 
 impl NodeSettings {
+    /// One component's settings.
+    pub fn of(&self, component: ComponentName) -> &ComponentSettings {
+        match component {
+            ComponentName::KubeApiserver => &self.kube_api_server,
+            ComponentName::Etcd => &self.etcd,
+        }
+    }
+
     /// The name of these settings. `healthTimeoutSeconds` says how to change a node, not what it should have: it is left out.
     /// A component that is switched off has no rate, and with both off the endpoint and the grace say nothing either.
     pub fn revision(&self) -> String {
@@ -138,6 +147,21 @@ pub struct Grant {
     pub revision: String,
     /// `metadata.generation` of the ClusterTracing that it was given for: a newer generation starts afresh after a failure.
     pub generation: i64,
+    /// Which try of this revision in this generation it is, over all nodes.
+    #[serde(default = "first_try")]
+    #[schemars(range(min = 1))]
+    pub attempt: i32,
+    /// Seconds after the change at which the agent measures kube-apiserver, as it did before: on the first node of a revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub measured_after: Option<i32>,
+}
+
+/// The number of the first try.
+pub const FIRST_TRY: i32 = 1;
+
+fn first_try() -> i32 {
+    FIRST_TRY
 }
 
 /// What the node's agent saw and did. Written by that agent only.
@@ -160,6 +184,9 @@ pub struct NodeTracingStatus {
     /// The check of the target against this node's manifests. Nothing is written by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
+    /// What stands in the manifests, whoever wrote it, and would keep the next minor version of its component from starting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrade_obstacles: Vec<UpgradeObstacle>,
     /// The target's revision, once the manifests and the running processes match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<String>,
@@ -169,6 +196,113 @@ pub struct NodeTracingStatus {
     /// How the last grant ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_outcome: Option<Outcome>,
+    /// What of this node's files is not as its agent left it. Nothing is told of a component that is to be switched off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["component", "file", "what"]))]
+    pub drift: Vec<Drift>,
+    /// What the etcd member of this node says of itself and of its cluster. Absent where none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdMember>,
+    /// What was measured before and after the last change that was to be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Soak>,
+    /// Whether the node's kubelet answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<KubeletHealth>,
+    /// Why no change is begun on this node right now, with a grant or without one. Empty when nothing stands in the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    pub blockers: Vec<Blocker>,
+}
+
+/// kube-apiserver before a change and after its soak time. Written when the change begins and once more when the time is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Soak {
+    /// Number of the grant under which the change was made.
+    pub grant: i64,
+    /// Right before the change. Absent when kube-apiserver did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Measurement>,
+    /// When the soak time was over. Absent until then, and when kube-apiserver did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Measurement>,
+}
+
+/// kube-apiserver at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Measurement {
+    /// Resident memory of its process, in MiB.
+    #[serde(rename = "memoryMiB")]
+    pub memory_mib: i64,
+    /// Median time in which it answered its own probe, in milliseconds.
+    pub latency_milliseconds: i64,
+}
+
+/// What an etcd member says of itself and of its cluster: categories and a count, so that nothing is written while nothing changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdMember {
+    /// Whether it is well.
+    pub health: MemberHealth,
+    /// What it is among the members; absent while there is no leader, or while it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<MemberRole>,
+    /// How many members its cluster has, itself and learners included, as far as it knows: no fewer than it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<i32>,
+    /// To how many of them it is connected, itself included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<i32>,
+}
+
+/// Whether an etcd member is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberHealth {
+    /// It reads from a quorum, and there is no alarm.
+    Healthy,
+    /// It does not answer, or could not read from a quorum.
+    Unhealthy,
+    /// An alarm is raised in the cluster: its space is used up, or a member's data are corrupt.
+    Alarm,
+    /// It knows no leader: the quorum is lost, or an election is under way.
+    NoLeader,
+    /// It has no address that tells without a certificate.
+    Unknown,
+}
+
+/// What an etcd member is among the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberRole {
+    /// It leads.
+    Leader,
+    /// It votes.
+    Follower,
+    /// It follows and does not vote yet.
+    Learner,
+}
+
+/// Whether a node's kubelet answers on its health port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KubeletHealth {
+    /// It says that it is well.
+    Healthy,
+    /// It does not run, does not answer, or says that it is not well.
+    NotAnswering,
+    /// It runs with its health port closed: whether it is well cannot be seen on the node.
+    Unknown,
+}
+
+/// Something that stands in the way of a change on a node. It passes, or a person ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocker {
+    /// What.
+    pub reason: Reason,
+    /// For people: object, cause, next command.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// What the agent is doing.
@@ -191,6 +325,10 @@ pub enum Step {
 pub struct ComponentStatus {
     /// Which component.
     pub name: ComponentName,
+    /// The image in the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image: Option<String>,
     /// Version, from the image in the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -207,6 +345,18 @@ pub struct ComponentStatus {
     /// When the running process started, from the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_time: Option<Time>,
+}
+
+/// A flag or a feature gate that the next minor version of a component does not start with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeObstacle {
+    /// Which component.
+    pub component: ComponentName,
+    /// The flag, as people write it.
+    pub what: String,
+    /// For people: version, place, cause, next command.
+    pub message: String,
 }
 
 /// Who configured tracing in a manifest.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use clustertracing::runtime::telemetry::{self, LogFormat};
 use clustertracing::{agent, runtime};
 
@@ -16,14 +16,36 @@ struct Args {
     /// How log lines look. What is logged is set by `RUST_LOG`.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else the program does than being the agent.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Goes on with a change when the agent cannot: what the agent's temporary static pod runs.
+    Watchdog {
+        /// Names the change that the pod was made for.
+        #[arg(long)]
+        flight: String,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Args { config, log_format } = Args::parse();
+    let Args { config, log_format, command } = Args::parse();
     telemetry::init(log_format);
+    let work = async {
+        match command {
+            None => Box::pin(agent::run(config)).await,
+            Some(Command::Watchdog { flight }) => {
+                tracing::info!(flight, "watching over a change");
+                agent::watch_over(config).await
+            }
+        }
+    };
     let error = tokio::select! {
-        Err(error) = agent::run(config) => agent::chain(&error),
+        Err(error) = work => agent::chain(&error),
         // stopping anywhere is safe: the journal tells the next process where to go on
         Ok(()) = runtime::shutdown::requested() => return ExitCode::SUCCESS,
         else => "install the signal handlers".to_owned(),

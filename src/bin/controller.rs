@@ -1,6 +1,7 @@
 //! The controller's program: arguments, log output, client, run.
 
 use clap::Parser;
+use clustertracing::api::State;
 use clustertracing::controller;
 use clustertracing::plan::validate::Installation;
 use clustertracing::runtime::telemetry::{self, LogFormat};
@@ -15,6 +16,9 @@ struct Args {
     /// Image of the collector, where the resource names none.
     #[arg(long, env = "COLLECTOR_IMAGE")]
     collector_image: String,
+    /// Enabled: what a node would be given is tried there first, in a pod that is thrown away. Disabled is for clusters whose policies forbid that pod.
+    #[arg(long, env = "CANARY", default_value = "Enabled")]
+    canary: State,
     /// Name of this process among candidates for leadership.
     #[arg(long, env = "POD_NAME")]
     identity: String,
@@ -25,9 +29,9 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Args { namespace, collector_image, identity, log_format } = Args::parse();
+    let Args { namespace, collector_image, canary, identity, log_format } = Args::parse();
     telemetry::init(log_format);
     let client = kube::Client::try_default().await?;
-    controller::run(client, Installation { namespace, collector_image }, &identity).await?;
+    controller::run(client, Installation { namespace, collector_image, canary }, &identity).await?;
     Ok(())
 }

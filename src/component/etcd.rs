@@ -3,6 +3,8 @@
 use super::version::Version;
 use super::{Addition, Fault, Obstacle, Wanted, obstacle};
 use crate::api::Reason;
+use crate::api::node_tracing::NodeSettings;
+use crate::manifest::config::Extras;
 use crate::manifest::{Edit, Manifest};
 
 /// A file that makes etcd ignore every flag.
@@ -68,6 +70,9 @@ pub(super) static FAULTS: &[Fault] = &[
 /// exporter's default, when the collector is dead. Earlier versions do not wait.
 pub(super) static ENV: &[(&str, &str)] = &[("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")];
 
+/// The least that a start takes besides the flags of a change: a folder of its own. Its addresses are on the loopback by default.
+pub(super) static ALONE: &[(&str, &str)] = &[("data-dir", "/tmp/etcd")];
+
 /// Tracing flags that are set, on the command line or as variables.
 pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
     let flags = manifest.flag_names().into_iter().filter(|name| name.contains(MARK)).map(|name| format!("--{name}"));
@@ -78,6 +83,24 @@ pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
 /// The flag that an environment variable sets: etcd reads each of its flags from one.
 fn flag_of(variable: &str) -> Option<String> {
     Some(variable.strip_prefix("ETCD_")?.to_ascii_lowercase().replace('_', "-"))
+}
+
+/// Whether a flag in kubeadm's configuration is about tracing.
+pub(super) fn is_about_tracing(flag: &str) -> bool {
+    flag.contains(MARK)
+}
+
+/// What kubeadm is asked to give every etcd that it makes a manifest for, or why it is not. The instance id is each member's own: the
+/// agent adds it to the manifest, as one more change of one node.
+pub(super) fn extras(version: Version, settings: &NodeSettings) -> Result<Extras, String> {
+    // 3.6 came with names that later versions keep. Those of 3.5 are unknown to 3.7, which does not start with them.
+    let row = super::row(TABLE, |row| row.since, version).filter(|row| row.tracing == Ok(STABLE));
+    row.ok_or_else(|| format!("etcd {version} has no flags that later versions accept too"))?;
+    let rate = settings.etcd.sampling_rate_per_million;
+    let mut args = vec![(STABLE.enable, "true".to_owned()), (STABLE.address, settings.endpoint.clone())];
+    args.extend(STABLE.sampling_rate.map(|name| (name, rate.to_string())));
+    let envs = ENV.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+    Ok(Extras { args, envs, volumes: Vec::new() })
 }
 
 /// What makes `manifest`, which carries nothing of ours, trace as wanted.
@@ -139,7 +162,7 @@ fn first_with(can: impl Fn(&Flags) -> bool) -> Version {
 mod tests {
     use super::*;
     use crate::api::State;
-    use crate::api::node_tracing::{ComponentSettings, NodeSettings};
+    use crate::api::node_tracing::ComponentSettings;
 
     /// What etcd of a version can do.
     #[derive(Debug, PartialEq, Eq)]

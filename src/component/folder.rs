@@ -3,7 +3,7 @@
 use strum::IntoEnumIterator;
 
 use super::obstacle::{Obstacle, Placed};
-use super::{Found, ManifestFile, etcd, kube_apiserver, version};
+use super::{Found, ManifestFile, etcd, kube_apiserver, member, owner, version};
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ComponentName, Reason};
 use crate::manifest::{self, Manifest, Unsupported};
@@ -12,7 +12,9 @@ use crate::manifest::{self, Manifest, Unsupported};
 pub(super) struct Located<'a> {
     pub(super) component: ComponentName,
     pub(super) file: &'a ManifestFile,
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
+    /// Whether it carries something of ours.
+    is_ours: bool,
     /// Its text without our additions.
     pub(super) original: String,
     pub(super) original_manifest: Manifest,
@@ -22,29 +24,48 @@ pub(super) struct Located<'a> {
 
 impl<'a> Located<'a> {
     fn new(component: ComponentName, file: &'a ManifestFile, manifest: Manifest) -> Result<Self, Obstacle> {
-        let original = manifest::revert(&file.text, component.as_str())?;
+        if let Some(platform) = owner::owner_of(&manifest) {
+            return Err(Obstacle {
+                reason: Reason::UnsupportedPlatform,
+                cause: format!("{} renders this manifest", platform.name),
+                remedy: platform.remedy.to_owned(),
+            });
+        }
+        // kubeadm renders what stands in its configuration, without our annotation: it is ours all the same.
+        let note = match component {
+            ComponentName::KubeApiserver if !manifest.is_ours() => kube_apiserver::note_of_kubeadm(&manifest),
+            _ => None,
+        };
+        let original = match &note {
+            Some(note) => manifest::remove(&file.text, component.as_str(), note)?,
+            None => manifest::revert(&file.text, component.as_str())?,
+        };
+        let is_ours = manifest.is_ours() || note.is_some();
         let original_manifest = parse_own(&original, component)?;
         // What is left once our own additions are out of the way is foreign, whatever the annotation says.
         let foreign = match component {
             ComponentName::KubeApiserver => kube_apiserver::tracing_flags(&original_manifest),
             ComponentName::Etcd => etcd::tracing_flags(&original_manifest),
         };
-        Ok(Self { component, file, manifest, original, original_manifest, foreign })
+        Ok(Self { component, file, manifest, is_ours, original, original_manifest, foreign })
     }
 
     pub(super) fn found(&self) -> Found {
-        let tracing = match (self.foreign.is_empty(), self.manifest.is_ours()) {
+        let tracing = match (self.foreign.is_empty(), self.is_ours) {
             (false, _) => TracingFound::Foreign,
             (true, true) => TracingFound::Ours,
             (true, false) => TracingFound::NotConfigured,
         };
+        let probes = self.manifest.probes();
         Found {
             component: self.component,
             file: self.file.name.clone(),
+            image: self.manifest.image().to_owned(),
             version: version::tag(self.manifest.image()).map(str::to_owned),
             tracing,
             argv: self.manifest.argv(),
-            probes: self.manifest.probes(),
+            member: (self.component == ComponentName::Etcd).then(|| member::Endpoints::beside(&probes)).flatten(),
+            probes,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! kube-apiserver: a configuration file, the flag that names it, and what keeps a dead collector from holding up a restart.
 
-use super::obstacle::FROM_KUBEADM;
+use super::obstacle::{self, FROM_KUBEADM};
 use super::version::Version;
 use super::{Addition, Fault, Obstacle, STATE_DIR, Wanted};
 use crate::api::Reason;
-use crate::api::node_tracing::hex12;
+use crate::api::node_tracing::{NodeSettings, hex12};
+use crate::manifest::config::{ExtraVolume, Extras, Names, Section};
 use crate::manifest::{Edit, FileMount, Manifest};
 
 /// Names the tracing file.
@@ -21,6 +22,10 @@ const GATE: &str = "APIServerTracing";
 const GATE_GROUP: &str = "AllBeta";
 /// Name of the pod's volume for the tracing file.
 const VOLUME: &str = "clustertracing";
+/// Name of the pod's volume for the folder of the tracing file, where kubeadm makes the manifest.
+const FOLDER_VOLUME: &str = "clustertracing-folder";
+/// The first version that kubeadm's configuration is written for: earlier ones need a feature gate, which later ones refuse.
+const KEPT_SINCE: Version = Version::new(1, 27, 0);
 
 /// What the feature gate is to a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +90,66 @@ pub(super) static ENV: &[(&str, &str)] = &[
     ("OTEL_BSP_MAX_QUEUE_SIZE", "512"),
 ];
 
+/// The least that a start takes besides the flags of a change, far from the cluster: an etcd where nothing listens, and a service-account
+/// key, which is the one that the server makes for its own certificate. It serves nothing before it has found its etcd.
+pub(super) static ALONE: &[(&str, &str)] = &[
+    ("etcd-servers", "http://127.0.0.1:1"),
+    ("bind-address", "127.0.0.1"),
+    // for documentation only (RFC 5737); without it the server asks for a route to the world
+    ("advertise-address", "192.0.2.1"),
+    ("cert-dir", "/tmp/kube-apiserver"),
+    ("service-account-issuer", "https://canary.invalid"),
+    ("service-account-signing-key-file", "/tmp/kube-apiserver/apiserver.key"),
+    ("service-account-key-file", "/tmp/kube-apiserver/apiserver.crt"),
+];
+
 /// Tracing flags that are set.
 pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
     if spellings(manifest, TRACING_FILE).is_empty() { Vec::new() } else { vec![format!("--{TRACING_FILE}")] }
+}
+
+/// The note of a manifest that kubeadm made from [`extras`] without a place for a note. Nothing else writes this path beside this volume.
+pub(super) fn note_of_kubeadm(manifest: &Manifest) -> Option<String> {
+    let ours = manifest.flag(TRACING_FILE).iter().all(|path| is_ours(path)) && !manifest.flag(TRACING_FILE).is_empty();
+    let rendered = manifest.volume_names().iter().any(|name| name == FOLDER_VOLUME);
+    (ours && rendered).then(|| format!("flag:{TRACING_FILE},volume:{VOLUME},volume:{FOLDER_VOLUME}"))
+}
+
+/// What of kubeadm's configuration is ours whether or not there is a note of it.
+pub(super) fn kept(section: &Section) -> Names {
+    let args = section.args.iter().filter(|(name, value)| name == TRACING_FILE && is_ours(value)).map(|(name, _)| name.clone());
+    let volumes = section.names.volumes.iter().filter(|name| [VOLUME, FOLDER_VOLUME].contains(&name.as_str())).cloned();
+    Names { args: args.collect(), envs: Vec::new(), volumes: volumes.collect() }
+}
+
+/// Whether a flag in kubeadm's configuration is about tracing.
+pub(super) fn is_about_tracing(flag: &str) -> bool {
+    flag.replace('_', "-") == TRACING_FILE
+}
+
+/// A path that [`addition`] gives.
+fn is_ours(path: &str) -> bool {
+    let digest = path.strip_prefix(STATE_DIR).and_then(|name| name.strip_prefix("/tracing-")?.strip_suffix(".yaml"));
+    digest.is_some_and(|digest| digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// What kubeadm is asked to give every API server that it makes a manifest for, or why it is not.
+///
+/// On a node that joins, the tracing file is not there, and an API server that cannot read it does not start. So the kubelet makes the
+/// folder and an empty file where there is none: an empty file is one that says nothing, and the server samples nothing. The agent then
+/// brings the manifest to what [`addition`] gives, as one more change of one node.
+pub(super) fn extras(version: Version, settings: &NodeSettings) -> Result<Extras, String> {
+    let row = super::row(TABLE, |row| row.since, version).filter(|_| version >= KEPT_SINCE);
+    let row = row.ok_or_else(|| format!("kube-apiserver {version} traces under a feature gate that later versions refuse"))?;
+    let (path, _) = tracing_file(row.config_api, settings);
+    Ok(Extras {
+        args: vec![(TRACING_FILE, path.clone())],
+        envs: ENV.iter().map(|&(name, value)| (name, value.to_owned())).collect(),
+        volumes: vec![
+            ExtraVolume { name: VOLUME, path, path_type: "FileOrCreate" },
+            ExtraVolume { name: FOLDER_VOLUME, path: STATE_DIR.to_owned(), path_type: "DirectoryOrCreate" },
+        ],
+    })
 }
 
 /// What makes `manifest`, which carries nothing of ours, trace as wanted.
@@ -107,10 +169,22 @@ pub(super) fn addition(wanted: &Wanted, manifest: &Manifest) -> Result<Addition,
             remedy: "upgrade Kubernetes to 1.26 or later".to_owned(),
         });
     }
+    if !spellings(manifest, EGRESS_SELECTOR).is_empty() && is_loopback(&wanted.settings.endpoint) {
+        return Err(Obstacle {
+            reason: Reason::EgressSelector,
+            cause: format!(
+                "--{EGRESS_SELECTOR} may send spans through a proxy, from where {} is another machine; this check cannot see that file",
+                wanted.settings.endpoint
+            ),
+            remedy: format!(
+                "send spans to an endpoint that the file's controlplane entry reaches: {}",
+                obstacle::patch(r#"{"collector":{"mode":"External","endpoint":"HOST:PORT"}}"#)
+            ),
+        });
+    }
     let feature_gates = check_gate(row, version, &gates(manifest))?;
 
-    let contents = tracing_file(row.config_api, &wanted.settings.endpoint, wanted.rate);
-    let path = format!("{STATE_DIR}/tracing-{}.yaml", hex12(contents.as_bytes()));
+    let (path, contents) = tracing_file(row.config_api, wanted.settings);
     let mut flags = vec![(TRACING_FILE.to_owned(), path.clone())];
     let grace = wanted.settings.watch_termination_grace_seconds;
     if grace > 0 && row.watch_grace && spellings(manifest, WATCH_GRACE).is_empty() {
@@ -128,14 +202,22 @@ pub(super) fn addition(wanted: &Wanted, manifest: &Manifest) -> Result<Addition,
     })
 }
 
-/// The file's name is the digest of these bytes, so that a manifest names exactly one content, and a changed rate is a changed manifest.
-/// A changed comment would restart every API server.
-fn tracing_file(config_api: &str, endpoint: &str, rate: i32) -> String {
+/// Path and contents. The file's name is the digest of its bytes, so that a manifest names exactly one content, and a changed rate is a
+/// changed manifest. A changed comment would restart every API server.
+fn tracing_file(config_api: &str, settings: &NodeSettings) -> (String, String) {
+    let (endpoint, rate) = (&settings.endpoint, settings.kube_api_server.sampling_rate_per_million);
     // The endpoint has been checked to consist of characters that need no escape.
-    format!(
+    let contents = format!(
         "# Written by ClusterTracing. To change it: kubectl edit clustertracing {}\napiVersion: {config_api}\nkind: TracingConfiguration\nendpoint: \"{endpoint}\"\nsamplingRatePerMillion: {rate}\n",
         crate::api::SINGLETON
-    )
+    );
+    (format!("{STATE_DIR}/tracing-{}.yaml", hex12(contents.as_bytes())), contents)
+}
+
+/// Whether an endpoint, which has been checked to be `host:port`, is the machine's own.
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host).trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The gates to add, or why those that are set are in the way.
@@ -180,17 +262,23 @@ fn warnings(row: &Row, wanted: &Wanted, manifest: &Manifest) -> Vec<String> {
 /// The feature gates that are set, in order: the last one of a name counts.
 fn gates(manifest: &Manifest) -> Vec<(String, bool)> {
     let values = spellings(manifest, FEATURE_GATES).into_iter().flat_map(|flag| manifest.flag(&flag));
-    values
-        .flat_map(|value| {
-            let gate = |item: &str| {
-                let (name, value) = item.split_once('=')?;
-                // Since 1.32 a gate may be written with its component: kube:APIServerTracing=false.
-                let name = name.rsplit(':').next().unwrap_or_default().trim().to_owned();
-                Some((name, matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True")))
-            };
-            value.split(',').filter_map(gate).collect::<Vec<_>>()
-        })
-        .collect()
+    values.flat_map(|value| gates_of(&value)).collect()
+}
+
+/// Whether a flag switches features.
+pub(super) fn is_feature_gates(flag: &str) -> bool {
+    flag == FEATURE_GATES
+}
+
+/// The gates of a value of `--feature-gates`.
+pub(super) fn gates_of(value: &str) -> Vec<(String, bool)> {
+    let gate = |item: &str| {
+        let (name, value) = item.split_once('=')?;
+        // Since 1.32 a gate may be written with its component: kube:APIServerTracing=false.
+        let name = name.rsplit(':').next().unwrap_or_default().trim().to_owned();
+        Some((name, matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True")))
+    };
+    value.split(',').filter_map(gate).collect()
 }
 
 /// The names under which a flag is set: kube-apiserver takes `_` for `-`.
@@ -260,7 +348,13 @@ mod tests {
     #[test]
     fn a_tracing_file_is_yaml_that_says_what_was_asked() {
         for endpoint in ["127.0.0.1:4317", "[::1]:4317"] {
-            let file: serde_json::Value = serde_yaml::from_str(&tracing_file(V1, endpoint, 250_000)).unwrap();
+            let settings = serde_json::json!({
+                "endpoint": endpoint, "watchTerminationGraceSeconds": 0, "healthTimeoutSeconds": 120,
+                "kubeAPIServer": {"state": "Enabled", "samplingRatePerMillion": 250_000}, "etcd": {"state": "Disabled", "samplingRatePerMillion": 0},
+            });
+            let (path, contents) = tracing_file(V1, &serde_json::from_value(settings).unwrap());
+            assert!(is_ours(&path), "{path}");
+            let file: serde_json::Value = serde_yaml::from_str(&contents).unwrap();
             let expected = serde_json::json!({
                 "apiVersion": V1, "kind": "TracingConfiguration", "endpoint": endpoint, "samplingRatePerMillion": 250_000
             });

@@ -5,24 +5,31 @@
 //!
 //! * a new name of an etcd flag is one row of `TABLE` in `etcd.rs`,
 //! * a new version of the tracing file is one row of `TABLE` in `kube_apiserver.rs`,
+//! * a flag or a gate that a new version refuses is one row in [`upgrade`],
 //!
 //! and [`reference()`] writes both tables for people, as docs/versions.md.
 
+pub mod canary;
 pub mod etcd;
 mod folder;
 pub mod kube_apiserver;
+pub mod kubeadm;
+pub mod member;
 mod obstacle;
+pub mod owner;
 mod reference;
 mod settings;
+pub mod upgrade;
 mod version;
 
-use crate::api::node_tracing::{ComponentSettings, NodeSettings, TracingFound};
+use crate::api::node_tracing::{NodeSettings, TracingFound};
 use crate::api::{ComponentName, Reason, SINGLETON, State};
 use crate::manifest::{self, Edit, Probe};
 
 use folder::Located;
 use obstacle::{Obstacle, Placed};
 
+pub use obstacle::leave_out;
 pub use reference::reference;
 pub use version::{NotARelease, Version};
 
@@ -45,6 +52,8 @@ pub struct Found {
     pub component: ComponentName,
     /// Name of its manifest file.
     pub file: String,
+    /// Its image, as its manifest names it.
+    pub image: String,
     /// Version of its image, as the tag says it.
     pub version: Option<String>,
     /// Who configured tracing.
@@ -53,6 +62,8 @@ pub struct Found {
     pub argv: Vec<String>,
     /// How the component says that it is well.
     pub probes: Vec<Probe>,
+    /// Where etcd tells of itself and of its cluster without a certificate; nothing for kube-apiserver.
+    pub member: Option<member::Endpoints>,
 }
 
 /// The change that brings one component of one node to its settings.
@@ -66,6 +77,8 @@ pub struct Change {
     pub before: String,
     /// The manifest as it will be; equal to `before` where nothing changes.
     pub after: String,
+    /// The manifest without anything of ours, as it is now: what switching off would give.
+    pub original: String,
     /// Files that `after` needs: absolute path on the node, contents. They are written before the manifest.
     pub needs: Vec<(String, String)>,
     /// argv of the process that runs under `after`.
@@ -74,6 +87,13 @@ pub struct Change {
     pub probes: Vec<Probe>,
     /// What an administrator should know, and what does not stand in the way.
     pub warnings: Vec<String>,
+}
+
+impl Change {
+    /// Whether it is made already.
+    pub fn is_made(&self) -> bool {
+        self.before == self.after
+    }
 }
 
 /// Why a change is refused.
@@ -152,14 +172,18 @@ struct Fault {
 }
 
 impl Request<'_> {
-    fn changes(&self, files: &[ManifestFile]) -> Result<Vec<Change>, Placed> {
+    fn check_settings(&self) -> Result<(), Placed> {
         settings::check(self.settings, self.node_name).map_err(|(component, cause)| {
             let remedy = format!("correct it: kubectl edit clustertracing {SINGLETON}");
             Obstacle { reason: Reason::InvalidSettings, cause, remedy }.at(component, "")
-        })?;
+        })
+    }
+
+    fn changes(&self, files: &[ManifestFile]) -> Result<Vec<Change>, Placed> {
+        self.check_settings()?;
         let located = folder::locate(files)?;
         let is_missing = |component| {
-            self.settings_of(component).state == State::Enabled && !located.iter().any(|located| located.component == component)
+            self.settings.of(component).state == State::Enabled && !located.iter().any(|located| located.component == component)
         };
         if is_missing(ComponentName::KubeApiserver) {
             let obstacle = folder::not_found(files, ComponentName::KubeApiserver);
@@ -175,24 +199,19 @@ impl Request<'_> {
         Ok(changes)
     }
 
-    fn settings_of(&self, component: ComponentName) -> &ComponentSettings {
-        match component {
-            ComponentName::KubeApiserver => &self.settings.kube_api_server,
-            ComponentName::Etcd => &self.settings.etcd,
-        }
-    }
-
     /// From what it is, over what it was without us, to what it should be: so every change of settings is the same step, and the way
     /// back does not depend on the way here.
     fn change(&self, located: &Located) -> Result<Change, Obstacle> {
         let component = located.component;
-        let of = self.settings_of(component);
+        let of = self.settings.of(component);
         let (after, needs, warnings) = match of.state {
             State::Disabled => (located.original.clone(), Vec::new(), Vec::new()),
             State::Enabled => {
                 let Addition { edit, needs, warnings } =
                     self.addition(located, of.sampling_rate_per_million).map_err(|obstacle| obstacle.or_left_out(component))?;
-                (manifest::apply(&located.original, component.as_str(), &edit)?, needs, warnings)
+                let after = manifest::apply(&located.original, component.as_str(), &edit)?;
+                let is_there = manifest::same::add_the_same(&located.file.text, &after);
+                (if is_there { located.file.text.clone() } else { after }, needs, warnings)
             }
         };
         let manifest = folder::parse_own(&after, component)?;
@@ -201,6 +220,7 @@ impl Request<'_> {
             file: located.file.name.clone(),
             before: located.file.text.clone(),
             after,
+            original: located.original.clone(),
             needs,
             argv: manifest.argv(),
             probes: manifest.probes(),

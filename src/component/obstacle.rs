@@ -31,14 +31,18 @@ impl Obstacle {
 
     /// Offers the other way out: to do without this component.
     pub(super) fn or_left_out(mut self, component: ComponentName) -> Self {
-        let field = match component {
-            ComponentName::KubeApiserver => "kubeAPIServer",
-            ComponentName::Etcd => "etcd",
-        };
-        let command = patch(&format!(r#"{{"{field}":{{"state":"Disabled"}}}}"#));
-        self.remedy = format!("{}, or leave {component} untraced: {command}", self.remedy);
+        self.remedy = format!("{}, or leave {component} untraced: {}", self.remedy, leave_out(component));
         self
     }
+}
+
+/// The command that does without a component.
+pub fn leave_out(component: ComponentName) -> String {
+    let field = match component {
+        ComponentName::KubeApiserver => "kubeAPIServer",
+        ComponentName::Etcd => "etcd",
+    };
+    patch(&format!(r#"{{"{field}":{{"state":"Disabled"}}}}"#))
 }
 
 impl From<Unsupported> for Obstacle {

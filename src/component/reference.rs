@@ -28,7 +28,8 @@ Where somebody else set a tracing flag, the change is refused as `Conflict`.
 {kube_apiserver}
 Always: `--tracing-config-file`, with the file mounted read-only at its own path; in the environment {kube_apiserver_env},
 unless the container has them already. The grace flag is written only where `rollout.watchTerminationGraceSeconds` asks for it and nobody else
-set it. With `--egress-selector-config-file`, spans go the way of its `controlplane` entry, if there is one: a warning says so.
+set it. With `--egress-selector-config-file`, spans go the way of its `controlplane` entry, if there is one: an endpoint on the node's
+loopback is refused as `EgressSelector`, another one is taken with a warning.
 
 Known faults, told as a warning:
 

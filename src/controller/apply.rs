@@ -1,15 +1,17 @@
 //! Writes what a plan says, and nothing else. No decisions: an order of writes in which each leaves a state that can be planned from.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::observe::Observation;
 use super::{Context, Error};
-use crate::api::{self, FIELD_MANAGER_CONTROLLER, NodeTracing, NodeTracingSpec};
+use crate::api::{self, FIELD_MANAGER_CANARY, FIELD_MANAGER_CONTROLLER, NodeTracing, NodeTracingSpec};
+use crate::component::kubeadm;
+use crate::plan::canary::{ANNOTATION_VERDICT, CanaryPlan, Record};
 use crate::plan::collector::{self, CollectorObjects};
 use crate::plan::observed::ANNOTATION_TERM;
 use crate::plan::{CollectorPlan, GrantPlan, Plan, TargetPlan};
@@ -27,6 +29,7 @@ pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Res
     for target in &plan.targets {
         apply_target(ctx, seen, target).await?;
     }
+    apply_canaries(ctx, seen, &plan.canaries).await?;
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => apply_collector(ctx, objects).await?,
@@ -36,6 +39,9 @@ pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Res
             }
         }
         CollectorPlan::Remove => remove_collector(ctx, seen).await?,
+    }
+    if let Some(text) = plan.kubeadm.text() {
+        keep(ctx, seen, text).await?;
     }
     if let Some(grant) = &plan.grant {
         give(ctx, seen, grant).await?;
@@ -109,6 +115,60 @@ async fn give(ctx: &Context, seen: &Observation, plan: &GrantPlan) -> Result<(),
     let written = ctx.node_tracings().replace(&plan.node, &params, &object).await;
     written.map_err(|source| Error::Grant { node: plan.node.clone(), source })?;
     tracing::info!(node = plan.node, grant = plan.grant.id, revision = plan.grant.revision, "node granted");
+    Ok(())
+}
+
+/// Verdicts before their pods go: one that is not recorded is tried again.
+async fn apply_canaries(ctx: &Context, seen: &Observation, plan: &CanaryPlan) -> Result<(), Error> {
+    for (node, record) in &plan.record {
+        record_verdict(ctx, seen, node, record).await?;
+    }
+    remove_canaries(ctx, &plan.remove).await?;
+    for pod in &plan.make {
+        make_canary(ctx, pod).await?;
+    }
+    Ok(())
+}
+
+/// On the object as it was read, under a name of its own: the time of the controller's last update is when it granted.
+async fn record_verdict(ctx: &Context, seen: &Observation, node: &str, record: &Record) -> Result<(), Error> {
+    let Some(found) = seen.node_tracings.get(node) else { return Ok(()) };
+    // Strings and numbers in a struct are always serializable.
+    let verdict = serde_json::to_string(record).unwrap_or_default();
+    let patch = json!({ "metadata": { "resourceVersion": found.resource_version(), "annotations": { ANNOTATION_VERDICT: verdict } } });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER_CANARY.to_owned()), ..PatchParams::default() };
+    let written = ctx.node_tracings().patch(node, &params, &Patch::Merge(patch)).await;
+    written.map_err(write(&format!("the canary's verdict to nodetracing {node}")))?;
+    tracing::info!(node, key = record.key, passed = record.refused.is_none(), "canary ended");
+    Ok(())
+}
+
+async fn make_canary(ctx: &Context, pod: &Value) -> Result<(), Error> {
+    let pod: Pod = serde_json::from_value(pod.clone()).map_err(|source| Error::Render { object: "the canary pod", source })?;
+    let params = PostParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PostParams::default() };
+    let made = ctx.in_namespace::<Pod>().create(&params, &pod).await;
+    made.map_err(|source| Error::Canary { node: pod.spec.and_then(|spec| spec.node_name).unwrap_or_default(), source })?;
+    Ok(())
+}
+
+/// Removes canary pods: names and UIDs. What they try ends within a second.
+pub(super) async fn remove_canaries(ctx: &Context, pods: &[(String, String)]) -> Result<(), Error> {
+    for (name, uid) in pods {
+        let exactly = Preconditions { uid: Some(uid.clone()), resource_version: None };
+        delete(&ctx.in_namespace::<Pod>(), name, &DeleteParams::default().preconditions(exactly)).await?;
+    }
+    Ok(())
+}
+
+/// Replaces kubeadm's configuration as it was read: it is another program's object, and `kubeadm upgrade` may write it at any moment.
+async fn keep(ctx: &Context, seen: &Observation, text: &str) -> Result<(), Error> {
+    let Some(mut object) = seen.kubeadm.clone() else { return Ok(()) };
+    object.data.get_or_insert_default().insert(kubeadm::KEY.to_owned(), text.to_owned());
+    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), kubeadm::NAMESPACE);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PostParams::default() };
+    let written = config_maps.replace(kubeadm::CONFIG_MAP, &params, &object).await;
+    written.map_err(write(&format!("configmap {}/{}", kubeadm::NAMESPACE, kubeadm::CONFIG_MAP)))?;
+    tracing::info!("kubeadm's configuration written");
     Ok(())
 }
 

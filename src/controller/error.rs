@@ -32,6 +32,24 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
+    /// The API server did not take a canary pod: a policy of the cluster, or a quota, may forbid it.
+    #[error("make the canary pod of node {node} (where policies forbid it, the controller's --canary=Disabled does without)")]
+    Canary {
+        /// The node.
+        node: String,
+        /// The cause.
+        #[source]
+        source: kube::Error,
+    },
+    /// What was rendered is not an object.
+    #[error("render {object}")]
+    Render {
+        /// What was rendered.
+        object: &'static str,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The API server took too long to answer.
     #[error("no answer from the API server within {0:?}")]
     Timeout(Duration),
@@ -52,7 +70,8 @@ impl Error {
     /// What kind of failure it is.
     pub fn category(&self) -> Category {
         let source = match self {
-            Self::Read { source, .. } | Self::Write { source, .. } | Self::Grant { source, .. } => source,
+            Self::Read { source, .. } | Self::Write { source, .. } | Self::Grant { source, .. } | Self::Canary { source, .. } => source,
+            Self::Render { .. } => return Category::Rejected,
             Self::Timeout(_) => return Category::Unavailable,
         };
         match source {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
@@ -34,7 +34,7 @@ use crate::plan::events;
 use crate::plan::observed::ObservedNode;
 use crate::plan::status::{invalid_status, status};
 use crate::plan::validate::{Goal, Installation, validate};
-use crate::plan::{collector, plan};
+use crate::plan::{canary, collector, plan};
 use crate::runtime::backoff::{AtOnce, Doubling};
 use crate::runtime::lease::{Elector, Leadership};
 use crate::runtime::shutdown;
@@ -142,10 +142,13 @@ async fn watch(context: Arc<Context>) {
     let node_tracings = watcher(context.node_tracings(), everything()).backoff(Doubling::default()).touched_objects();
     let daemon_sets = watcher(context.in_namespace::<DaemonSet>(), everything().labels(collector::SELECTOR));
     let daemon_sets = daemon_sets.backoff(Doubling::default()).touched_objects();
+    let canaries = watcher(context.in_namespace::<Pod>(), everything().labels(canary::SELECTOR));
+    let canaries = canaries.backoff(Doubling::default()).touched_objects();
     Controller::for_stream(resources, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
         .trigger_backoff(AtOnce)
         .owns_stream(daemon_sets)
+        .owns_stream(canaries)
         .watches_stream(nodes, |_| [ObjectRef::new(api::SINGLETON)])
         .watches_stream(node_tracings, |_| [ObjectRef::new(api::SINGLETON)])
         .run(reconcile, error_policy, context)
@@ -159,9 +162,9 @@ async fn watch(context: Arc<Context>) {
 
 /// What of a Node matters here. Its heartbeats do not.
 fn node_facts(node: &Node) -> u64 {
-    let ObservedNode { uid, ready, labels } = node.into();
+    let ObservedNode { uid, ready, labels, platform } = node.into();
     let mut hasher = DefaultHasher::new();
-    (uid, ready, labels, node.name_any()).hash(&mut hasher);
+    (uid, ready, labels, platform.map(|platform| platform.name), node.name_any()).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -184,6 +187,9 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
     let validated = match validate(&seen.resource, &ctx.installation) {
         Ok(validated) => validated,
         Err(invalid) => {
+            let left_over: Vec<_> =
+                seen.observed.canaries.iter().filter(|pod| !pod.ending).map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
+            apply::remove_canaries(ctx, &left_over).await?;
             tell(ctx, &seen, &invalid_status(&seen.resource, &invalid, now), None).await?;
             return Ok(Action::await_change());
         }
@@ -194,7 +200,13 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
     }
     let plan = plan(&validated, &seen.observed, now);
     update_status::publish(ctx, &seen, events::before_apply(&plan)).await;
-    apply::apply(ctx, &seen, &plan).await?;
+    let applied = apply::apply(ctx, &seen, &plan).await;
+    if let Err(Error::Canary { node, source }) = &applied {
+        // No plan can know this, and only a person can change it.
+        update_status::publish(ctx, &seen, vec![events::canary_not_made(node, source)]).await;
+        tell(ctx, &seen, &status(&validated, &seen.observed, &plan, now), plan.report.node()).await?;
+    }
+    applied?;
     if plan.finish {
         return Ok(Action::await_change());
     }

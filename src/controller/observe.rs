@@ -9,8 +9,9 @@ use kube::{Api, ResourceExt};
 
 use super::{Context, Error};
 use crate::api::{self, ClusterTracing, NodeTracing};
-use crate::plan::collector;
-use crate::plan::observed::{Observed, ObservedCollector};
+use crate::component::kubeadm;
+use crate::plan::observed::{KubeadmConfig, Observed, ObservedCollector, platform};
+use crate::plan::{canary, collector};
 
 /// What was read.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Observation {
     pub(super) observed: Observed,
     /// The `NodeTracing`s as they were read: a grant replaces exactly one of them.
     pub(super) node_tracings: BTreeMap<String, NodeTracing>,
+    /// kubeadm's ConfigMap as it was read: a write replaces exactly this one.
+    pub(super) kubeadm: Option<ConfigMap>,
 }
 
 /// Reads everything; `None` when there is no `ClusterTracing`.
@@ -30,16 +33,34 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
         return Ok(None);
     };
     let nodes: Api<Node> = Api::all(ctx.client.clone());
-    let nodes = nodes.list(&ListParams::default().labels(api::LABEL_CONTROL_PLANE)).await.map_err(read("nodes"))?.items;
+    let all = nodes;
+    let nodes = all.list(&ListParams::default().labels(api::LABEL_CONTROL_PLANE)).await.map_err(read("nodes"))?.items;
+    // Whoever runs the control plane elsewhere has left traces on the nodes that are here; a few tell as much as all.
+    let others = if nodes.is_empty() { all.list(&ListParams::default().limit(10)).await.map_err(read("nodes"))?.items } else { Vec::new() };
     let ours = ListParams::default().labels(collector::SELECTOR);
     let daemon_set = ctx.in_namespace::<DaemonSet>().get_opt(collector::NAME).await.map_err(read("the collector's daemonset"))?;
     let config_maps = ctx.in_namespace::<ConfigMap>().list(&ours).await.map_err(read("the collector's configmaps"))?.items;
     let pods = ctx.in_namespace::<Pod>().list(&ours).await.map_err(read("the collector's pods"))?.items;
+    let canaries = ListParams::default().labels(canary::SELECTOR);
+    let canaries = ctx.in_namespace::<Pod>().list(&canaries).await.map_err(read("the canary pods"))?.items;
+    let kubeadm: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), kubeadm::NAMESPACE);
+    let (kubeadm_config, kubeadm) = match kubeadm.get_opt(kubeadm::CONFIG_MAP).await {
+        Ok(found) => {
+            let text = found.as_ref().and_then(|object| object.data.as_ref()?.get(kubeadm::KEY).cloned());
+            (text.map_or(KubeadmConfig::Absent, KubeadmConfig::Found), found)
+        }
+        Err(kube::Error::Api(status)) if status.code == 403 => (KubeadmConfig::Forbidden, None),
+        Err(source) => return Err(Error::Read { object: "kubeadm's configmap", source }),
+    };
     // Last, so that it is newest: whether a grant may be given is read here.
     let node_tracings = ctx.node_tracings().list(&ListParams::default()).await.map_err(read("nodetracings"))?.items;
 
     let collector = ObservedCollector::new(daemon_set, &config_maps, &pods);
-    let observed = Observed::new(&ctx.term, &nodes, &node_tracings, collector, resource.status.clone().unwrap_or_default());
+    let observed = Observed {
+        elsewhere: others.iter().find_map(platform),
+        kubeadm_config,
+        ..Observed::new(&ctx.term, &nodes, &node_tracings, collector, &canaries, resource.status.clone().unwrap_or_default())
+    };
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();
-    Ok(Some(Observation { resource, observed, node_tracings }))
+    Ok(Some(Observation { resource, observed, node_tracings, kubeadm }))
 }

@@ -11,7 +11,9 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, Resolv
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, probe, process};
+use super::{
+    Answer, Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, Room, measure, probe, process,
+};
 use crate::manifest::Probe;
 
 /// Name of [`Folder::Backups`] in [`Folder::State`].
@@ -117,6 +119,18 @@ impl Host for Local {
         self.read_plain(folder, name)
     }
 
+    fn changed(&self, folder: Folder, name: &str) -> Result<Option<jiff::Timestamp>, Error> {
+        let changed = || -> io::Result<Option<jiff::Timestamp>> {
+            let Some(fd) = self.folder(folder)? else { return Ok(None) };
+            match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Ok(jiff::Timestamp::from_second(stat.st_ctime).ok()),
+                Err(Errno::NOENT) => Ok(None),
+                Err(e) => Err(e.into()),
+            }
+        };
+        changed().map_err(file_error("look at", folder, name))
+    }
+
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error> {
         self.create_durable(folder, name, file).map_err(file_error("create", folder, name))
     }
@@ -162,6 +176,14 @@ impl Host for Local {
         process::find(&self.proc, program)
     }
 
+    fn pod_lives(&self, pod: &str) -> Result<bool, Error> {
+        process::pod_lives(&self.proc, pod)
+    }
+
+    fn kill(&self, process: ProcessId) -> Result<(), Error> {
+        process::kill(&self.proc, process)
+    }
+
     async fn probe(&self, probe: &Probe) -> bool {
         self.prober.is_green(probe).await
     }
@@ -174,6 +196,22 @@ impl Host for Local {
 
     async fn sleep_until(&self, moment: u64) {
         tokio::time::sleep(Duration::from_millis(moment.saturating_sub(since_boot()))).await;
+    }
+
+    async fn get(&self, endpoint: &Probe) -> Answer {
+        self.prober.get(endpoint).await
+    }
+
+    fn room(&self, folder: Folder) -> Result<Room, Error> {
+        self.existing(folder).and_then(|fd| measure::room(&fd)).map_err(file_error("measure", folder, ""))
+    }
+
+    fn memory_available(&self) -> Result<u64, Error> {
+        measure::memory_available(&self.proc)
+    }
+
+    fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error> {
+        process::memory(&self.proc, process)
     }
 }
 
@@ -296,6 +334,19 @@ mod tests {
         local.remove(Folder::Backups, "etcd.yaml").unwrap();
         local.remove_empty(Folder::Backups).unwrap();
         assert_eq!(local.list(Folder::State).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_is_moved_into_place_has_changed_now_however_old_its_contents_are() {
+        let (dir, local) = mk_local();
+        let path = dir.path().join("manifests/.prepared");
+        fs::write(&path, "long prepared").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::rename(&path, dir.path().join("manifests/etcd.yaml")).unwrap();
+        let changed = local.changed(Folder::Manifests, "etcd.yaml").unwrap().unwrap();
+        assert!(jiff::Timestamp::now().duration_since(changed).as_secs() < 60, "{changed}");
+        assert_eq!(local.changed(Folder::Manifests, "gone.yaml").unwrap(), None);
+        assert_eq!(local.changed(Folder::Backups, "etcd.yaml").unwrap(), None);
     }
 
     #[test]

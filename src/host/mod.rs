@@ -5,6 +5,7 @@
 //! It decides nothing. Called by `crate::agent` only.
 
 pub mod local;
+mod measure;
 pub mod probe;
 pub mod process;
 
@@ -79,7 +80,7 @@ pub struct Entry {
 }
 
 /// Names one process for as long as the node is up: a PID alone may be used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ProcessId {
     /// Its PID.
     pub pid: i32,
@@ -88,12 +89,46 @@ pub struct ProcessId {
 }
 
 /// A process of the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Which one.
     pub id: ProcessId,
     /// Its argv, from the kernel.
     pub argv: Vec<String>,
+    /// The pod that it belongs to, as its control group names it; `None` when it belongs to none, or that cannot be told.
+    pub pod: Option<String>,
+    /// CPU time that it has used, in milliseconds.
+    pub cpu: u64,
+}
+
+/// What came of asking an HTTP endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nobody listens there.
+    Refused,
+    /// There was no answer in time, or none that could be read.
+    Silent,
+    /// Status and body.
+    Told(u16, String),
+}
+
+impl Answer {
+    /// Status and body, if there was an answer.
+    pub fn told(&self) -> Option<(u16, &str)> {
+        match self {
+            Self::Told(status, body) => Some((*status, body)),
+            Self::Refused | Self::Silent => None,
+        }
+    }
+}
+
+/// What is left of a file system, for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes; `None` where the file system makes them as they are needed.
+    pub inodes: Option<u64>,
 }
 
 /// The node's clocks at one moment.
@@ -172,6 +207,9 @@ pub trait Host {
     fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error>;
     /// A regular file; `None` when it is not there.
     fn read(&self, folder: Folder, name: &str) -> Result<Option<File>, Error>;
+    /// When a file came to be what it is, by the wall clock: its contents, mode, owner or name (the inode's change time, which nobody can set,
+    /// and which a file that was renamed into place has too). `None` when it is not there.
+    fn changed(&self, folder: Folder, name: &str) -> Result<Option<jiff::Timestamp>, Error>;
     /// Makes a new file and syncs its contents. The name must be free. The folder is made if it is not there.
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error>;
     /// Renames a file within its folder, over an existing one. Durable after [`Host::sync`].
@@ -184,12 +222,24 @@ pub trait Host {
     fn sync(&self, folder: Folder) -> Result<(), Error>;
     /// The processes whose program (base name of `argv[0]`) is `program`.
     fn processes(&self, program: &str) -> Result<Vec<Process>, Error>;
+    /// Whether a process of this pod ([`Process::pod`]) is left: its containers', or the one that holds its namespaces.
+    fn pod_lives(&self, pod: &str) -> Result<bool, Error>;
+    /// Ends a process at once; it may have ended already.
+    fn kill(&self, process: ProcessId) -> Result<(), Error>;
     /// Whether a probe is answered as the kubelet wants it.
     fn probe(&self, probe: &Probe) -> impl Future<Output = bool>;
     /// The clocks.
     fn now(&self) -> Result<Now, Error>;
     /// Returns at a moment given in milliseconds since boot, or later.
     fn sleep_until(&self, since_boot: u64) -> impl Future<Output = ()>;
+    /// Asks an HTTP endpoint of the node.
+    fn get(&self, endpoint: &Probe) -> impl Future<Output = Answer>;
+    /// The room that is left in a folder's file system.
+    fn room(&self, folder: Folder) -> Result<Room, Error>;
+    /// Bytes of memory that the node can give to new processes.
+    fn memory_available(&self) -> Result<u64, Error>;
+    /// Bytes of memory that a process holds; `None` when it is gone.
+    fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error>;
 }
 
 /// The hidden name under which `bytes` wait for their rename to `name`: the kubelet passes over dot files.
@@ -200,6 +250,11 @@ pub fn temporary_name(name: &str, bytes: &[u8]) -> String {
 /// Whether a name is one of [`temporary_name`]'s.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.contains(TEMPORARY_MARK)
+}
+
+/// The name that a file of such a name waits to be renamed to.
+pub fn permanent_name(name: &str) -> Option<&str> {
+    Some(name.strip_prefix('.')?.rsplit_once(TEMPORARY_MARK)?.0)
 }
 
 /// Writes `file` under its hidden name, so that [`replace`] needs no more room on the disk. Nothing is written when it is there already.
@@ -232,6 +287,7 @@ mod tests {
         let name = temporary_name("etcd.yaml", b"new");
         assert!(name.starts_with('.') && is_temporary(&name));
         assert!(!is_temporary("etcd.yaml") && !is_temporary(".etcd.yaml.swp") && !is_temporary("tracing-0.yaml"));
+        assert_eq!(permanent_name(&name), Some("etcd.yaml"));
         assert_ne!(name, temporary_name("etcd.yaml", b"old"));
     }
 

@@ -5,13 +5,20 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
-use http::{Request, StatusCode, Uri, header};
+use http::{Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use kube::{Client, Config};
 
+use super::Answer;
 use crate::manifest::Probe;
+
+/// A longer body is not read: etcd's metrics, the longest that is asked for, have 200 KB.
+const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// A component that does not answer within this time does not answer: kubeadm's probes allow 15 s, but a healthy one needs milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +39,30 @@ impl Prober {
         }
     }
 
+    /// Status and body of an endpoint.
+    pub async fn get(&self, endpoint: &Probe) -> Answer {
+        let answer = async {
+            let Some(response) = self.send(endpoint).await else { return Answer::Silent };
+            let response = match response {
+                Ok(response) => response,
+                Err(error) if is_refused(&error) => return Answer::Refused,
+                Err(_) => return Answer::Silent,
+            };
+            let status = response.status().as_u16();
+            match Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await {
+                Ok(body) => Answer::Told(status, String::from_utf8_lossy(&body.to_bytes()).into_owned()),
+                Err(_) => Answer::Silent,
+            }
+        };
+        tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Answer::Silent)
+    }
+
     async fn status(&self, probe: &Probe) -> Option<StatusCode> {
+        self.send(probe).await?.ok().map(|response| response.status())
+    }
+
+    /// `None` when no request can be made of the probe.
+    async fn send(&self, probe: &Probe) -> Option<kube::Result<Response<Body>>> {
         let authority = authority(probe);
         let request = Request::get(format!("{authority}{}", probe.path))
             // a kept connection would tell of the process that has just ended
@@ -41,13 +71,7 @@ impl Prober {
             .body(Body::empty())
             .ok()?;
         let client = self.client(authority)?;
-        match client.send(request).await {
-            Ok(response) => Some(response.status()),
-            Err(error) => {
-                tracing::debug!(%error, ?probe, "probe failed");
-                None
-            }
-        }
+        Some(client.send(request).await.inspect_err(|error| tracing::debug!(%error, ?probe, "probe failed")))
     }
 
     fn client(&self, authority: String) -> Option<Client> {
@@ -64,6 +88,18 @@ impl Prober {
         self.clients.borrow_mut().insert(authority, client.clone());
         Some(client)
     }
+}
+
+/// Whether nobody listened.
+fn is_refused(error: &kube::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn authority(probe: &Probe) -> String {
@@ -117,6 +153,18 @@ mod tests {
     async fn a_closed_port_is_not_green() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         assert!(!Prober::default().is_green(&mk_probe(free, "/200")).await);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_told_from_a_refusal_and_from_silence() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let prober = Prober::default();
+        assert_eq!(prober.get(&mk_probe(serve(), "/503")).await, Answer::Told(503, String::new()));
+        assert_eq!(prober.get(&mk_probe(free, "/200")).await, Answer::Refused);
+        let closing = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = closing.local_addr().unwrap().port();
+        std::thread::spawn(move || drop(closing.accept()));
+        assert_eq!(prober.get(&mk_probe(port, "/200")).await, Answer::Silent);
     }
 
     #[test]

@@ -11,30 +11,108 @@ use super::{Error, Process, ProcessId};
 ///
 /// A process that ends while it is read is left out, and so is a zombie: it has no argv any more.
 pub fn find(proc: &Path, program: &str) -> Result<Vec<Process>, Error> {
-    let failed = |source| Error::Kernel { path: proc.display().to_string(), source };
     let mut found = Vec::new();
-    for entry in fs::read_dir(proc).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.parse().ok()) else { continue };
-        match read(&proc.join(name), pid, program) {
-            Ok(process) => found.extend(process),
-            Err((_, source)) if is_gone(&source) => {}
-            Err((path, source)) => return Err(Error::Kernel { path: path.display().to_string(), source }),
-        }
-    }
+    each(proc, |folder, pid| {
+        found.extend(read(folder, pid, program)?);
+        Ok(())
+    })?;
     found.sort_by_key(|p| (p.id.started, p.id.pid));
     Ok(found)
 }
 
-fn read(folder: &Path, pid: i32, program: &str) -> Result<Option<Process>, (PathBuf, io::Error)> {
-    let file = |name: &str| fs::read(folder.join(name)).map_err(|e| (folder.join(name), e));
-    let argv = argv(&file("cmdline")?);
+/// Whether a process of this pod is left. The sandbox's own (`pause`) is the last one to go.
+pub fn pod_lives(proc: &Path, pod: &str) -> Result<bool, Error> {
+    let mut lives = false;
+    each(proc, |folder, _| {
+        lives = lives || pod_of(&file(folder, "cgroup")?).as_deref() == Some(pod);
+        Ok(())
+    })?;
+    Ok(lives)
+}
+
+/// Ends a process at once, if it is still the one that was meant. The node's own processes are of the agent's user: that needs no capability.
+pub fn kill(proc: &Path, process: ProcessId) -> Result<(), Error> {
+    let folder = proc.join(process.pid.to_string());
+    let kill = || -> io::Result<()> {
+        let pid = rustix::process::Pid::from_raw(process.pid).ok_or(io::ErrorKind::InvalidInput)?;
+        // held before its start is read: whatever gets the number afterwards is not meant by the handle
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let started = times(&fs::read(folder.join("stat"))?).map(|times| times.started);
+        if started == Some(process.started) {
+            rustix::process::pidfd_send_signal(handle, rustix::process::Signal::KILL)?;
+        }
+        Ok(())
+    };
+    match kill() {
+        Err(error) if !is_gone(&error) => Err(Error::Kernel { path: folder.display().to_string(), source: error }),
+        _ => Ok(()),
+    }
+}
+
+/// Why a process could not be read, and which of its files.
+type Unread = (PathBuf, io::Error);
+
+fn each(proc: &Path, mut read: impl FnMut(&Path, i32) -> Result<(), Unread>) -> Result<(), Error> {
+    let failed = |source| Error::Kernel { path: proc.display().to_string(), source };
+    for entry in fs::read_dir(proc).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.parse().ok()) else { continue };
+        match read(&proc.join(name), pid) {
+            Ok(()) => {}
+            Err((_, source)) if is_gone(&source) => {}
+            Err((path, source)) => return Err(Error::Kernel { path: path.display().to_string(), source }),
+        }
+    }
+    Ok(())
+}
+
+fn file(folder: &Path, name: &str) -> Result<Vec<u8>, Unread> {
+    fs::read(folder.join(name)).map_err(|e| (folder.join(name), e))
+}
+
+fn read(folder: &Path, pid: i32, program: &str) -> Result<Option<Process>, Unread> {
+    let argv = argv(&file(folder, "cmdline")?);
     if argv.first().is_none_or(|a| a.rsplit('/').next() != Some(program)) {
         return Ok(None);
     }
-    let stat = file("stat")?;
-    let started = started(&stat).ok_or_else(|| (folder.join("stat"), io::Error::from(io::ErrorKind::InvalidData)))?;
-    Ok(Some(Process { id: ProcessId { pid, started }, argv }))
+    let times = times(&file(folder, "stat")?).ok_or_else(|| (folder.join("stat"), io::Error::from(io::ErrorKind::InvalidData)))?;
+    // where it cannot be read, a fixed wait takes the place of what it tells
+    let pod = file(folder, "cgroup").ok().as_deref().and_then(pod_of);
+    Ok(Some(Process { id: ProcessId { pid, started: times.started }, argv, pod, cpu: times.cpu }))
+}
+
+/// The pod's UID in the path of a control group: `…/pod<uid>/<container>` (driver cgroupfs) or `…-pod<uid>.slice/<container>.scope`
+/// (driver systemd, which writes `_` for `-`). A static pod's UID is the kubelet's hash of its manifest, 32 hexadecimal digits.
+fn pod_of(cgroup: &[u8]) -> Option<String> {
+    let is_uid = |uid: &str| uid.len() >= 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b'_'));
+    let text = String::from_utf8_lossy(cgroup);
+    let mut parts = text.lines().flat_map(|line| line.split('/'));
+    parts.find_map(|part| {
+        let (before, uid) = part.strip_suffix(".slice").unwrap_or(part).rsplit_once("pod")?;
+        (is_uid(uid) && (before.is_empty() || before.ends_with('-'))).then(|| uid.to_owned())
+    })
+}
+
+/// Bytes of memory that a process holds; `None` when it is gone, or another one has its PID.
+pub fn memory(proc: &Path, process: ProcessId) -> Result<Option<u64>, Error> {
+    let folder = proc.join(process.pid.to_string());
+    let read = |name: &str| match fs::read(folder.join(name)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(Error::Kernel { path: folder.join(name).display().to_string(), source }),
+    };
+    let (Some(stat), Some(statm)) = (read("stat")?, read("statm")?) else { return Ok(None) };
+    if times(&stat).map(|times| times.started) != Some(process.started) {
+        return Ok(None);
+    }
+    let pages = resident(&statm)
+        .ok_or_else(|| Error::Kernel { path: folder.join("statm").display().to_string(), source: io::ErrorKind::InvalidData.into() })?;
+    Ok(Some(pages.saturating_mul(rustix::param::page_size() as u64)))
+}
+
+/// Field 2 of `statm`, in pages.
+fn resident(statm: &[u8]) -> Option<u64> {
+    std::str::from_utf8(statm).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -50,23 +128,39 @@ fn argv(cmdline: &[u8]) -> Vec<String> {
     text.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// Field 22 of `stat`, in milliseconds since boot. The second field may hold spaces and brackets: counting starts after its last one.
-fn started(stat: &[u8]) -> Option<u64> {
+/// What `stat` says of time, in milliseconds.
+struct Times {
+    /// Since boot.
+    started: u64,
+    /// In user and kernel mode.
+    cpu: u64,
+}
+
+/// Fields 14, 15 and 22 of `stat`. The second field may hold spaces and brackets: counting starts after its last one.
+fn times(stat: &[u8]) -> Option<Times> {
     let end = stat.iter().rposition(|b| *b == b')')?;
-    let ticks: u64 = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    Some(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1))
+    let fields: Vec<_> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
+    let milliseconds = |field: usize| -> Option<u64> {
+        let ticks: u64 = fields.get(field - 3)?.parse().ok()?;
+        Some(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1))
+    };
+    Some(Times { started: milliseconds(22)?, cpu: milliseconds(14)?.saturating_add(milliseconds(15)?) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const POD: &str = "0123456789abcdef0123456789abcdef";
+
     fn mk_process(proc: &Path, pid: &str, cmdline: &[u8], comm: &str, ticks: u64) {
         let folder = proc.join(pid);
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("cmdline"), cmdline).unwrap();
-        let stat = format!("{pid} ({comm}) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 {ticks} 20 21\n");
+        // the fields from the third on, each with its number for a value
+        let stat = format!("{pid} ({comm}) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 {ticks} 23 24\n");
         fs::write(folder.join("stat"), stat).unwrap();
+        fs::write(folder.join("cgroup"), format!("4:pids:/kubepods/burstable/pod{POD}/{pid}\n0::/system.slice\n")).unwrap();
     }
 
     #[test]
@@ -80,16 +174,13 @@ mod tests {
         fs::create_dir(proc.path().join("sys")).unwrap();
         let tick = 1000 / rustix::param::clock_ticks_per_second();
         let found = find(proc.path(), "etcd").unwrap();
-        assert_eq!(
-            found,
-            [
-                Process { id: ProcessId { pid: 11, started: 200 * tick }, argv: vec!["/usr/local/bin/etcd".into()] },
-                Process {
-                    id: ProcessId { pid: 10, started: 500 * tick },
-                    argv: vec!["etcd".into(), "--name=a b".into(), "--empty=".into(), String::new()]
-                },
-            ]
-        );
+        let process = |pid, started: u64, argv: &[&str]| Process {
+            id: ProcessId { pid, started: started * tick },
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            pod: Some(POD.to_owned()),
+            cpu: (14 + 15) * tick,
+        };
+        assert_eq!(found, [process(11, 200, &["/usr/local/bin/etcd"]), process(10, 500, &["etcd", "--name=a b", "--empty=", ""])]);
     }
 
     #[test]
@@ -98,6 +189,62 @@ mod tests {
         let found = find(Path::new("/proc"), program.rsplit('/').next().unwrap()).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(found.iter().any(|p| p.id.pid == own && p.argv[0] == program));
+    }
+
+    #[test]
+    fn the_pod_is_read_from_the_control_group_of_either_driver_and_version() {
+        let uuid = "0a1b2c3d-0000-4000-8000-0123456789ab";
+        let cases = [
+            (format!("4:memory:/kubepods/burstable/pod{POD}/f00d\n3:cpu:/kubepods/burstable/pod{POD}/f00d\n"), Some(POD)),
+            (
+                format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{POD}.slice/cri-containerd-f00d.scope\n"),
+                Some(POD),
+            ),
+            (format!("0::/kubepods.slice/kubepods-pod{POD}.slice/cri-containerd-f00d.scope\n"), Some(POD)),
+            // seen from within another control group namespace
+            (format!("0::/../../kubepods-burstable-pod{POD}.slice/cri-containerd-f00d.scope\n"), Some(POD)),
+            (format!("0::/kubepods/besteffort/pod{uuid}/f00d\n"), Some(uuid)),
+            ("0::/system.slice/containerd.service\n".to_owned(), None),
+            ("0::/user.slice/podman-1.scope/pod\n".to_owned(), None),
+            (String::new(), None),
+        ];
+        for (cgroup, pod) in cases {
+            assert_eq!(pod_of(cgroup.as_bytes()).as_deref(), pod, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn a_pod_lives_as_long_as_its_last_process() {
+        let proc = tempfile::tempdir().unwrap();
+        mk_process(proc.path(), "10", b"/pause\0", "pause", 1);
+        assert!(pod_lives(proc.path(), POD).unwrap());
+        assert!(!pod_lives(proc.path(), "fedcba9876543210fedcba9876543210").unwrap());
+        fs::remove_dir_all(proc.path().join("10")).unwrap();
+        assert!(!pod_lives(proc.path(), POD).unwrap());
+    }
+
+    #[test]
+    fn a_process_is_ended_only_if_it_is_the_one_that_was_meant() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let proc = Path::new("/proc");
+        let started = times(&fs::read(proc.join(pid.to_string()).join("stat")).unwrap()).unwrap().started;
+        kill(proc, ProcessId { pid, started: started + 1_000 }).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "another process of that number");
+        kill(proc, ProcessId { pid, started }).unwrap();
+        assert!(!child.wait().unwrap().success());
+        kill(proc, ProcessId { pid, started }).unwrap();
+    }
+
+    #[test]
+    fn the_memory_is_that_of_the_very_process() {
+        let name = std::env::args().next().unwrap();
+        let own = find(Path::new("/proc"), name.rsplit('/').next().unwrap()).unwrap();
+        let own = own.iter().find(|p| p.id.pid == i32::try_from(std::process::id()).unwrap()).unwrap().id;
+        assert!(memory(Path::new("/proc"), own).unwrap().unwrap() > 1024 * 1024);
+        assert_eq!(memory(Path::new("/proc"), ProcessId { started: own.started + 1_000, ..own }).unwrap(), None);
+        assert_eq!(memory(Path::new("/proc"), ProcessId { pid: i32::MAX, started: 1 }).unwrap(), None);
+        assert_eq!(resident(b"42087 9212 5512 1 0 20000 0\n"), Some(9212));
     }
 
     #[test]

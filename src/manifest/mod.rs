@@ -17,16 +17,22 @@
 //! | how flags are read | `args` |
 //! | what an edit adds, and in which order | `addition` |
 //! | what the annotation says, and how it is undone | `added`, `removal` |
+//! | how kubeadm's own configuration is edited | [`config`] |
 //! | how new lines look (indentation, quotes, JSON) | `layout`, `scalar`, `splice` |
 //! | what is proved | `proof` |
+//! | how kubeadm's own hand is known | [`rendered`] |
+//! | whether an edit is there already, wherever it stands | [`same`] |
 
 mod added;
 mod addition;
 mod args;
+pub mod config;
 mod layout;
 mod pod;
 mod proof;
 mod removal;
+pub mod rendered;
+pub mod same;
 mod scalar;
 mod splice;
 mod tree;
@@ -80,6 +86,7 @@ pub struct Manifest {
     argv: Vec<String>,
     flags: Vec<args::Flag>,
     env_names: Vec<String>,
+    volume_names: Vec<String>,
     probes: Vec<Probe>,
     is_ours: bool,
 }
@@ -94,14 +101,18 @@ impl Manifest {
         let root = tree::parse(text)?;
         let Some(pod) = Pod::find(&root, program)? else { return Ok(None) };
         let image = pod.container.get("image").and_then(Node::string);
-        let env = pod.container.get(added::ENV).map(Node::items).unwrap_or_default();
+        let names = |parent: &Node, list: &str| -> Vec<String> {
+            let items = parent.get(list).map(Node::items).unwrap_or_default();
+            items.iter().filter_map(|item| item.get("name")?.scalar()).map(str::to_owned).collect()
+        };
         Ok(Some(Self {
             pod_name: pod.name()?.to_owned(),
             namespace: pod.metadata.get("namespace").and_then(Node::string).unwrap_or("default").to_owned(),
             image: image.ok_or_else(|| shape(pod.container.line, "the container has no image"))?.to_owned(),
             argv: pod.words.iter().map(|word| word.text.to_owned()).collect(),
             flags: pod.flags(),
-            env_names: env.iter().filter_map(|item| item.get("name")?.scalar()).map(str::to_owned).collect(),
+            env_names: names(pod.container, added::ENV),
+            volume_names: names(pod.spec, added::VOLUMES),
             probes: pod.probes()?,
             is_ours: pod.added().is_some(),
         }))
@@ -142,12 +153,17 @@ impl Manifest {
         self.env_names.clone()
     }
 
+    /// Names of the pod's volumes.
+    pub fn volume_names(&self) -> Vec<String> {
+        self.volume_names.clone()
+    }
+
     /// The container's HTTP probes (liveness, readiness), with named ports resolved, host defaulted to 127.0.0.1.
     pub fn probes(&self) -> Vec<Probe> {
         self.probes.clone()
     }
 
-    /// Whether the pod carries our annotation.
+    /// Whether the pod carries a note of what was added to it: our annotation, or the variable that stands for it.
     pub fn is_ours(&self) -> bool {
         self.is_ours
     }
@@ -175,7 +191,7 @@ pub fn apply(text: &str, program: &str, edit: &Edit) -> Result<String, Unsupport
     let root = tree::parse(text)?;
     let pod = component(&root, program)?;
     if let Some(annotation) = pod.added() {
-        return Err(shape(annotation.line, format!("the annotation {} says that it is edited already", crate::api::ANNOTATION_ADDED)));
+        return Err(shape(annotation.line, format!("the note {} says that it is edited already", crate::api::ANNOTATION_ADDED)));
     }
     let addition = addition::plan(&pod, edit)?;
     if addition.added == Added::default() {
@@ -189,19 +205,34 @@ pub fn apply(text: &str, program: &str, edit: &Edit) -> Result<String, Unsupport
     Ok(after)
 }
 
-/// Takes out what [`apply`] added, and proves that nothing else went; a text without our annotation is given back as it is.
+/// Takes out what [`apply`] added, and proves that nothing else went; a text without our note is given back as it is.
+///
+/// The note is an annotation. In a manifest that kubeadm made from its own configuration, which knows no annotations, it is a variable of
+/// the container ([`crate::api::VARIABLE_ADDED`]).
 pub fn revert(text: &str, program: &str) -> Result<String, Unsupported> {
-    if !text.contains(crate::api::ANNOTATION_ADDED) {
+    if !text.contains(crate::api::ANNOTATION_ADDED) && !text.contains(crate::api::VARIABLE_ADDED) {
         return Ok(text.to_owned());
     }
     let root = tree::parse(text)?;
-    if root.get("metadata").and_then(|metadata| metadata.get(added::ANNOTATIONS)?.get(crate::api::ANNOTATION_ADDED)).is_none() {
+    let annotated = root.get("metadata").and_then(|metadata| metadata.get(added::ANNOTATIONS)?.get(crate::api::ANNOTATION_ADDED)).is_some();
+    if !annotated && !text.contains(crate::api::VARIABLE_ADDED) {
         return Ok(text.to_owned());
     }
     let pod = component(&root, program)?;
-    let Some(annotation) = pod.added() else { return Ok(text.to_owned()) };
-    let note = annotation.scalar().ok_or_else(|| shape(annotation.line, format!("the annotation is {}", annotation.describe())))?;
-    let added = Added::parse(note, annotation.line)?;
+    let Some(note) = pod.added() else { return Ok(text.to_owned()) };
+    let words = note.scalar().ok_or_else(|| shape(note.line, format!("the note of what was added is {}", note.describe())))?;
+    take_out(text, program, &pod, words, note.line)
+}
+
+/// Takes out what `note` names, from a text that carries no note itself.
+pub fn remove(text: &str, program: &str, note: &str) -> Result<String, Unsupported> {
+    let root = tree::parse(text)?;
+    let pod = component(&root, program)?;
+    take_out(text, program, &pod, note, pod.container.line)
+}
+
+fn take_out(text: &str, program: &str, pod: &Pod<'_>, note: &str, line: usize) -> Result<String, Unsupported> {
+    let added = Added::parse(note, line)?;
     let before = removal::write(text, program, &added)?;
     proof::removed(text, &before, pod.index, &added)?;
     Ok(before)

@@ -1,9 +1,10 @@
 //! Finds in a manifest's tree what the edits need: the pod, its one container that runs the component, that container's words.
 
+use super::added::{ANNOTATIONS, ENV};
 use super::args::{self, Flag};
 use super::tree::{Node, shape};
 use super::{Probe, Unsupported};
-use crate::api::ANNOTATION_ADDED;
+use crate::api::{ANNOTATION_ADDED, VARIABLE_ADDED};
 
 /// A pod, seen from the container that runs the component.
 #[derive(Debug)]
@@ -88,9 +89,13 @@ impl<'t> Pod<'t> {
         name.string().ok_or_else(|| shape(name.line, format!("the pod's name is {}", name.describe())))
     }
 
-    /// Our annotation's value.
+    /// The note of what was added: our annotation's value, or that of the variable that stands for it.
     pub(super) fn added(&self) -> Option<&'t Node> {
-        self.metadata.get("annotations")?.get(ANNOTATION_ADDED)
+        let annotation = self.metadata.get(ANNOTATIONS).and_then(|annotations| annotations.get(ANNOTATION_ADDED));
+        annotation.or_else(|| {
+            let env = self.container.get(ENV)?;
+            env.items().get(*named(env, VARIABLE_ADDED).first()?)?.get("value")
+        })
     }
 
     /// All flags of the argv.

@@ -29,7 +29,7 @@ pub(super) fn removed(before: &str, after: &str, index: usize, added: &Added) ->
     compare(&expected, &after)
 }
 
-fn read(text: &str) -> Result<Value, String> {
+pub(super) fn read(text: &str) -> Result<Value, String> {
     serde_yaml::from_str(text).map_err(|error| format!("a second parser says: {error}"))
 }
 
@@ -37,7 +37,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-fn compare(expected: &Value, found: &Value) -> Result<(), Unsupported> {
+pub(super) fn compare(expected: &Value, found: &Value) -> Result<(), Unsupported> {
     match difference(expected, found, String::new()) {
         None => Ok(()),
         Some(path) => Err(Unsupported::Unproven(format!("{path} is not as intended"))),
@@ -157,7 +157,9 @@ fn remove(pod: &mut Value, after: &Value, index: usize, added: &Added) -> Option
     remove_named(container, after_container, VOLUME_MOUNTS, &added.volumes);
     remove_named(pod.get_mut("spec")?, after.get("spec")?, VOLUMES, &added.volumes);
     let metadata = pod.get_mut("metadata")?;
-    metadata.get_mut(ANNOTATIONS)?.as_mapping_mut()?.remove(ANNOTATION_ADDED)?;
+    if let Some(annotations) = metadata.get_mut(ANNOTATIONS).and_then(Value::as_mapping_mut) {
+        annotations.remove(ANNOTATION_ADDED);
+    }
     drop_empty(metadata, after.get("metadata")?, ANNOTATIONS);
     Some(())
 }

@@ -4,6 +4,7 @@
 
 use super::Plan;
 use super::report::{Done, Progress};
+use crate::api::clustertracing::{NodeState, NodeStatus};
 use crate::api::{ClusterTracingStatus, ConditionType, Reason};
 
 /// An Event on the `ClusterTracing`.
@@ -49,9 +50,23 @@ pub fn before_apply(plan: &Plan) -> Vec<NewEvent> {
     grant.into_iter().chain(finish).collect()
 }
 
+/// The API server did not take a node's canary pod.
+pub fn canary_not_made(node: &str, cause: &impl std::fmt::Display) -> NewEvent {
+    NewEvent {
+        warning: true,
+        reason: Reason::WaitingForCanary,
+        action: "Try",
+        note: format!(
+            "node {node}: the pod that tries the new flags cannot be made: {cause}; allow it, or do without: start the controller with --canary=Disabled"
+        ),
+        node: Some(node.to_owned()),
+    }
+}
+
 /// Events that tell of what changed from `old` to `new`. `node` is the one that the new status is about, if it is about one.
 pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Vec<NewEvent> {
     let mut events = nodes_changed(old, new);
+    events.extend(nodes_drifted(old, new));
     events.extend(condition_changed(old, new, node));
     events
 }
@@ -65,10 +80,32 @@ fn nodes_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<
             warning: false,
             reason: Reason::NodeChanged,
             action: "Verify",
-            note: format!("node {} is changed and verified ({} nodes are ready)", n.name, new.nodes_ready.as_deref().unwrap_or("?")),
+            note: {
+                let warnings =
+                    if n.message.is_empty() || n.state != NodeState::UpToDate { String::new() } else { format!("; {}", n.message) };
+                let ready = new.nodes_ready.as_deref().unwrap_or("?");
+                format!("node {} is changed and verified ({ready} nodes are ready){warnings}", n.name)
+            },
             node: Some(n.name.clone()),
         })
         .collect()
+}
+
+/// One for each drift, however long it takes until it is put right.
+fn nodes_drifted(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<NewEvent> {
+    let before = |name: &str| old.nodes.iter().find(|n| n.name == name).map(|n| n.drift.as_slice()).unwrap_or_default();
+    let event = |node: &NodeStatus| {
+        let known = before(&node.name);
+        let news: Vec<_> = node.drift.iter().filter(|d| !known.iter().any(|k| k.is_of(d))).map(ToString::to_string).collect();
+        (!news.is_empty()).then(|| NewEvent {
+            warning: true,
+            reason: Reason::Drifted,
+            action: "Check",
+            note: format!("node {}: {}", node.name, news.join(", ")),
+            node: Some(node.name.clone()),
+        })
+    };
+    new.nodes.iter().filter_map(event).collect()
 }
 
 fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Option<NewEvent> {
@@ -84,7 +121,9 @@ fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, nod
         // A grant has an Event of its own, and what follows it says the same.
         let own = [Reason::RollingOut, Reason::Removing, Reason::WaitingForNode].iter().any(|r| r.as_str() == waiting.0);
         let news = of(old, ConditionType::Reconciling).is_none_or(|before| before.0 != waiting.0) && !own;
-        ("Wait", false, news.then_some(waiting)?)
+        // It goes on by itself, and a person had better look all the same.
+        let warning = [Reason::RetryBackOff, Reason::NodeOverdue].iter().any(|r| r.as_str() == waiting.0);
+        ("Wait", warning, news.then_some(waiting)?)
     } else {
         let ready = of(new, ConditionType::Ready)?;
         let news = of(old, ConditionType::Ready).is_none_or(|before| before.0 != ready.0);

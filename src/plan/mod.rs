@@ -6,10 +6,15 @@
 //!
 //! Pure: no client, no clock, no environment. Called by the controller, and by tests turn by turn.
 
+pub mod canary;
 pub mod collector;
 pub mod events;
+pub mod kubeadm;
 pub mod observed;
+pub mod quorum;
+pub mod regression;
 pub mod report;
+pub mod retry;
 pub mod rollout;
 pub mod status;
 pub mod validate;
@@ -19,9 +24,11 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Grant, RolloutMode, Target};
+use canary::CanaryPlan;
 use collector::CollectorObjects;
+use kubeadm::Keeping;
 use observed::{Observed, ObservedNode};
-use report::{Done, NodeReport, Progress, Report, Stand, WaitingOn};
+use report::{Done, NodeReport, Progress, Report, Stalled, Stand, WaitingOn};
 use rollout::Situation;
 use validate::{Goal, Validated};
 
@@ -43,6 +50,10 @@ pub struct Plan {
     pub targets: Vec<TargetPlan>,
     /// The collector's objects.
     pub collector: CollectorPlan,
+    /// Canary pods, and their verdicts.
+    pub canaries: CanaryPlan,
+    /// What becomes of kubeadm's own configuration. It is written before a grant: see [`kubeadm`].
+    pub kubeadm: Keeping,
     /// The one grant.
     pub grant: Option<GrantPlan>,
     /// The resource is being deleted and nothing is left to wait for: remove the collector, every `NodeTracing`, and the finalizer.
@@ -97,6 +108,8 @@ impl Plan {
             && self.orphans.is_empty()
             && self.targets.is_empty()
             && self.collector == CollectorPlan::Keep
+            && self.canaries.is_idle()
+            && self.kubeadm.text().is_none()
             && self.grant.is_none()
             && !self.finish
     }
@@ -108,8 +121,10 @@ impl Plan {
 /// - At most one grant, and none while any node has one without an outcome, or after one of this generation that did not succeed.
 /// - No grant before every `NodeTracing` carries this term's name, so that an earlier leader can give none beside it.
 /// - No grant before every agent has checked its target, and none while any of them refuses.
+/// - No grant before what it starts has been tried on the node, and on every other one that is to change, and none while one of them refuses.
+/// - No canary pod is left where none is waited for.
 /// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node.
-/// - Applied to its own effect, a plan of the same time is idle.
+/// - Applied to its own effect, a plan of the same time is idle, or the next step of the same rollout.
 pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let nodes: Vec<_> = o.nodes.iter().map(|(name, node)| node_report(v, o, name, node, now)).collect();
     let wanted = v.wanted_collector().map(|c| collector::render(v, c));
@@ -120,16 +135,21 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, now };
     let progress = rollout::decide(&situation);
     let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
-    let targets = if finish { Vec::new() } else { targets(v, o) };
+    // Not even an agent is asked where another platform renders the manifests.
+    let elsewhere = matches!(progress, Progress::Stalled(Stalled::Platform { .. } | Stalled::NoNodes { platform: Some(_), .. }));
+    let targets = if finish || elsewhere { Vec::new() } else { targets(v, o) };
     // The fence of this term comes before its first grant.
+    let canaries = if targets.is_empty() { canary::plan(v, o, &nodes, &progress, now) } else { CanaryPlan::default() };
     let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
-    let collector = collector_plan(v, o, &nodes, wanted, &without_collector);
+    let collector = if finish || elsewhere { CollectorPlan::Keep } else { collector_plan(v, o, &nodes, wanted, &without_collector) };
     Plan {
-        add_finalizer: v.goal == Goal::Trace && !v.has_finalizer,
+        add_finalizer: v.goal == Goal::Trace && !v.has_finalizer && !elsewhere,
         orphans: orphans(o),
         targets,
-        collector: if finish { CollectorPlan::Keep } else { collector },
+        collector,
+        kubeadm: kubeadm::keeping(v, o, &nodes, &progress),
         next_check: next_check(&progress, now),
+        canaries,
         grant,
         finish,
         report: Report { progress, nodes, without_collector },
@@ -144,7 +164,10 @@ fn node_report(v: &Validated, o: &Observed, name: &str, node: &ObservedNode, now
     let selected = is_selected(v, node);
     // What was reported of a node that has gone says nothing of the one that has its name now.
     let node_tracing = o.node_tracings.get(name).filter(|n| n.node_uid == node.uid);
-    NodeReport { name: name.to_owned(), selected, stand: rollout::stand(node_tracing, &v.target(selected), v.generation, now) }
+    let stand = rollout::stand(node_tracing, &v.target(selected), v.generation, now);
+    let canary = canary::stand(v, node_tracing, &o.canaries, name, selected, &stand, now);
+    let drift = node_tracing.map(|n| n.status.drift.clone()).unwrap_or_default();
+    NodeReport { name: name.to_owned(), selected, stand, canary, drift }
 }
 
 fn orphans(o: &Observed) -> Vec<(String, String)> {
@@ -172,10 +195,13 @@ fn grant(s: &Situation<'_>, progress: &Progress) -> Option<GrantPlan> {
     let Progress::Waiting(WaitingOn::Grant { node }) = progress else { return None };
     let last = s.observed.node_tracings.values().map(observed::ObservedNodeTracing::last_grant).max().unwrap_or(0);
     let revision = s.observed.node_tracings.get(node)?.target.as_ref()?.revision.clone();
+    let (generation, candidate) = (s.validated.generation, s.nodes.iter().find(|n| n.name == *node)?);
+    let attempt = retry::attempt(s.observed, node, &revision, generation);
+    let measured_after = regression::measured_after(s, candidate);
     Some(GrantPlan {
         node: node.clone(),
-        grant: Grant { id: last.saturating_add(1), revision, generation: s.validated.generation },
-        interrupts_the_api: rollout::interrupts_the_api(s),
+        grant: Grant { id: last.saturating_add(1), revision, generation, attempt, measured_after },
+        interrupts_the_api: quorum::interrupts_the_api(s, s.nodes.iter().filter(|n| n.name == *node)),
     })
 }
 
@@ -206,16 +232,18 @@ fn collector_plan(
 fn next_check(progress: &Progress, now: Timestamp) -> Duration {
     match progress {
         Progress::Done(_) | Progress::Stalled(_) => RESYNC,
-        Progress::Waiting(WaitingOn::Soak { until, .. }) => {
+        Progress::Waiting(WaitingOn::Soak { until, .. } | WaitingOn::Retry { at: until, .. }) => {
             let left = until.duration_since(now).max(SignedDuration::from_secs(1));
             Duration::try_from(left).unwrap_or(LATER).min(RESYNC)
         }
         Progress::Waiting(
             WaitingOn::Grant { .. }
-            | WaitingOn::Node { .. }
+            | WaitingOn::Node { overdue: false, .. }
             | WaitingOn::Preflight { .. }
+            | WaitingOn::Canary { .. }
             | WaitingOn::Collector { .. }
-            | WaitingOn::Processes { .. },
+            | WaitingOn::Processes { .. }
+            | WaitingOn::Measurement { .. },
         ) => SOON,
         Progress::Waiting(_) => LATER,
     }

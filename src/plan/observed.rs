@@ -10,9 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::canary::observed::ObservedCanary;
+use super::canary::{ANNOTATION_VERDICT, Record};
 use super::collector;
 use crate::api::node_tracing::TracingFound;
-use crate::api::{ClusterTracingStatus, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
+use crate::api::{ClusterTracingStatus, ComponentName, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
+use crate::component::owner::{NodeFacts, Platform, owner};
 
 /// On every `NodeTracing`: the term of leadership that wrote it last.
 ///
@@ -30,10 +33,28 @@ pub struct Observed {
     pub node_tracings: BTreeMap<String, ObservedNodeTracing>,
     /// The collector's objects.
     pub collector: ObservedCollector,
+    /// Canary pods.
+    pub canaries: Vec<ObservedCanary>,
+    /// Where there is no control-plane node: who runs the control plane, if the other nodes tell.
+    pub elsewhere: Option<Platform>,
+    /// kubeadm's own configuration.
+    pub kubeadm_config: KubeadmConfig,
     /// The status that stands in the resource: times of transitions are kept from it.
     pub status: ClusterTracingStatus,
     /// The term of leadership in which this was read.
     pub term: String,
+}
+
+/// The `ClusterConfiguration` that kubeadm keeps in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KubeadmConfig {
+    /// There is none: the cluster is not kubeadm's.
+    #[default]
+    Absent,
+    /// The controller has no right to it.
+    Forbidden,
+    /// Its text.
+    Found(String),
 }
 
 /// A control-plane node.
@@ -45,6 +66,8 @@ pub struct ObservedNode {
     pub ready: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Who renders its manifests, where that is not kubeadm.
+    pub platform: Option<Platform>,
 }
 
 /// A `NodeTracing`.
@@ -68,6 +91,8 @@ pub struct ObservedNodeTracing {
     pub targeted: Option<Timestamp>,
     /// When the grant was given, by the API server's clock.
     pub granted: Option<Timestamp>,
+    /// [`ANNOTATION_VERDICT`]: what came of the last canary.
+    pub canary: Option<Record>,
     /// What the agent reports.
     pub status: NodeTracingStatus,
 }
@@ -90,6 +115,7 @@ impl Observed {
         nodes: &[Node],
         node_tracings: &[NodeTracing],
         collector: ObservedCollector,
+        canaries: &[Pod],
         status: ClusterTracingStatus,
     ) -> Self {
         Self {
@@ -97,6 +123,9 @@ impl Observed {
             nodes: nodes.iter().map(|n| (n.name_any(), n.into())).collect(),
             node_tracings: node_tracings.iter().map(|n| (n.name_any(), n.into())).collect(),
             collector,
+            canaries: canaries.iter().map(ObservedCanary::from).collect(),
+            elsewhere: None,
+            kubeadm_config: KubeadmConfig::Absent,
             status,
         }
     }
@@ -109,8 +138,20 @@ impl From<&Node> for ObservedNode {
             uid: node.uid().unwrap_or_default(),
             ready: conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"),
             labels: node.labels().clone(),
+            platform: platform(node),
         }
     }
+}
+
+/// Who renders a node's manifests, where that is not kubeadm.
+pub fn platform(node: &Node) -> Option<Platform> {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    owner(&NodeFacts {
+        labels: node.labels(),
+        annotations: node.annotations(),
+        os_image: info.map(|info| info.os_image.as_str()).unwrap_or_default(),
+        kubelet_version: info.map(|info| info.kubelet_version.as_str()).unwrap_or_default(),
+    })
 }
 
 impl From<&NodeTracing> for ObservedNodeTracing {
@@ -125,6 +166,8 @@ impl From<&NodeTracing> for ObservedNodeTracing {
             grant: object.spec.grant.clone(),
             targeted: written_by_controller(&object.metadata, "Apply"),
             granted: written_by_controller(&object.metadata, "Update"),
+            // What cannot be read is tried again.
+            canary: object.annotations().get(ANNOTATION_VERDICT).and_then(|text| serde_json::from_str(text).ok()),
             status: object.status.clone().unwrap_or_default(),
         }
     }
@@ -168,6 +211,11 @@ impl ObservedNodeTracing {
     pub fn last_grant(&self) -> i64 {
         let ended = self.status.last_outcome.as_ref().map_or(0, |o| o.grant);
         self.grant.as_ref().map_or(0, |g| g.id).max(ended)
+    }
+
+    /// Whether a component has a manifest here.
+    pub fn runs(&self, component: ComponentName) -> bool {
+        self.status.components.iter().any(|c| c.name == component && c.tracing != TracingFound::Absent)
     }
 
     /// A component that runs here and does not answer its probes.

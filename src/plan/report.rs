@@ -6,9 +6,12 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::canary::{Canary, Refused};
+use super::retry::TRIES;
 use super::validate::{Goal, Invalid, Validated};
-use crate::api::node_tracing::OutcomeResult;
-use crate::api::{ANNOTATION_RELEASE, ComponentName, LABEL_CONTROL_PLANE, Reason, SINGLETON};
+use crate::api::node_tracing::{Blocker, Measurement, MemberHealth, OutcomeResult};
+use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
+use crate::component::owner::Platform;
 
 /// What a plan found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,13 @@ pub enum WaitingOn {
         /// Its node.
         node: String,
     },
+    /// What pending nodes would be given is tried there, in pods.
+    Canary {
+        /// Nodes without a verdict.
+        nodes: Vec<String>,
+        /// The first that cannot be tried: the node, and why, in its pod's words.
+        held: Option<(String, String)>,
+    },
     /// The collector comes first.
     Collector {
         /// Nodes without it.
@@ -69,6 +79,59 @@ pub enum WaitingOn {
         node: String,
         /// Since when.
         since: Option<Timestamp>,
+        /// For longer than any change takes: its agent is gone, or cannot report.
+        overdue: bool,
+    },
+    /// Something on a node stands in the way of a change, as its agent says.
+    Blocked {
+        /// The node.
+        node: String,
+        /// What, in the agent's words.
+        blocker: Blocker,
+        /// The node has a grant, and does not begin.
+        granted: bool,
+    },
+    /// An etcd member that is not well; nothing is changed beside it.
+    EtcdUnhealthy {
+        /// Its node.
+        node: String,
+        /// What is wrong.
+        health: MemberHealth,
+    },
+    /// A failed change is tried again.
+    Retry {
+        /// Its node.
+        node: String,
+        /// Why it failed.
+        reason: Reason,
+        /// In the agent's words.
+        message: String,
+        /// When it is tried again.
+        at: Timestamp,
+    },
+    /// The first node is measured, after its soak time.
+    Measurement {
+        /// The node.
+        node: String,
+    },
+    /// An alarm of etcd.
+    EtcdAlarm {
+        /// The node of a member that reports it.
+        node: String,
+    },
+    /// An etcd member that does not vote yet.
+    EtcdLearner {
+        /// Its node.
+        node: String,
+    },
+    /// etcd's members are not all accounted for.
+    QuorumAtRisk {
+        /// The node of a member that says so, or says nothing.
+        node: String,
+        /// How many members etcd counts, if it says.
+        known: Option<usize>,
+        /// How many are on the control-plane nodes.
+        seen: usize,
     },
     /// A node's manifests match, and its processes do not yet.
     Processes {
@@ -115,6 +178,15 @@ pub enum Stalled {
     NoNodes {
         /// There are control-plane nodes, and the selector matches none of them.
         selector: bool,
+        /// Who runs the control plane, if the other nodes tell.
+        platform: Option<Platform>,
+    },
+    /// Somebody else than kubeadm renders a node's manifests. Nothing is written, not even in the cluster.
+    Platform {
+        /// The node.
+        node: String,
+        /// Who.
+        platform: Platform,
     },
     /// An agent refused the target. Nothing was written.
     Refused {
@@ -124,6 +196,13 @@ pub enum Stalled {
         reason: Reason,
         /// The agent's words.
         message: String,
+    },
+    /// What a node would be given did not start there. Nothing was written on it.
+    CanaryRefused {
+        /// The node.
+        node: String,
+        /// Whose flags, and in its words why.
+        refused: Refused,
     },
     /// A node's change of this generation did not succeed.
     Failed {
@@ -136,10 +215,21 @@ pub enum Stalled {
         /// The agent's words.
         message: String,
     },
+    /// The first node does worse than before.
+    Regressed {
+        /// The node.
+        node: String,
+        /// Before the change.
+        before: Measurement,
+        /// After the soak time.
+        after: Measurement,
+    },
     /// `rollout.singleNodeDowntime: Refused`, and the change would interrupt the API.
     Downtime {
         /// How many control-plane nodes there are.
         nodes: usize,
+        /// How many etcd members vote.
+        voters: usize,
     },
     /// Preview mode: the change was checked on every node, and waits for a person to want it.
     ///
@@ -150,6 +240,8 @@ pub enum Stalled {
         changes: Vec<(String, Vec<ComponentName>)>,
         /// Whether the collector would be made or changed.
         collector: bool,
+        /// Whether what the nodes would be given was tried on them, and started.
+        tried: bool,
     },
 }
 
@@ -162,6 +254,10 @@ pub struct NodeReport {
     pub selected: bool,
     /// Where it stands.
     pub stand: Stand,
+    /// What is known of trying there what it would be given.
+    pub canary: Canary,
+    /// What of its files is not as its agent left it.
+    pub drift: Vec<Drift>,
 }
 
 /// Where a node stands, from its `NodeTracing` alone.
@@ -183,6 +279,10 @@ pub enum Stand {
     InFlight {
         /// Since when.
         since: Option<Timestamp>,
+        /// For longer than any change takes.
+        overdue: bool,
+        /// Why its agent does not begin.
+        blocked: Option<Blocker>,
     },
     /// A grant of this generation did not succeed.
     Failed {
@@ -192,6 +292,15 @@ pub enum Stand {
         reason: Reason,
         /// In the agent's words.
         message: String,
+        /// When it is tried again by itself.
+        retry: Option<Timestamp>,
+    },
+    /// It has what it should have, and does worse with it.
+    Regressed {
+        /// Before the change.
+        before: Measurement,
+        /// After the soak time.
+        after: Measurement,
     },
     /// A change is needed.
     Pending {
@@ -227,11 +336,19 @@ impl WaitingOn {
         match self {
             Self::Preflight { .. } => Reason::WaitingForPreflight,
             Self::Agent { .. } => Reason::WaitingForAgent,
+            Self::Canary { .. } => Reason::WaitingForCanary,
             Self::Collector { .. } => Reason::WaitingForCollector,
+            Self::Node { overdue: true, .. } => Reason::NodeOverdue,
             Self::Node { .. } | Self::Processes { .. } => Reason::WaitingForNode,
+            Self::Blocked { blocker, .. } => blocker.reason,
+            Self::Retry { .. } => Reason::RetryBackOff,
+            Self::EtcdUnhealthy { .. } => Reason::EtcdUnhealthy,
+            Self::EtcdAlarm { .. } => Reason::EtcdAlarm,
+            Self::EtcdLearner { .. } => Reason::EtcdLearner,
+            Self::QuorumAtRisk { .. } => Reason::QuorumAtRisk,
             Self::NodeNotReady { .. } => Reason::NodeNotReady,
             Self::ComponentUnhealthy { .. } => Reason::ComponentUnhealthy,
-            Self::Soak { .. } => Reason::Soaking,
+            Self::Soak { .. } | Self::Measurement { .. } => Reason::Soaking,
             Self::Paused { .. } => Reason::Paused,
             Self::Grant { .. } if goal == Goal::Trace => Reason::RollingOut,
             Self::Grant { .. } => Reason::Removing,
@@ -246,10 +363,18 @@ impl WaitingOn {
             | Self::Processes { node }
             | Self::NodeNotReady { node }
             | Self::ComponentUnhealthy { node, .. }
+            | Self::Blocked { node, .. }
+            | Self::Retry { node, .. }
+            | Self::Measurement { node }
+            | Self::EtcdUnhealthy { node, .. }
+            | Self::EtcdAlarm { node }
+            | Self::EtcdLearner { node }
+            | Self::QuorumAtRisk { node, .. }
             | Self::Soak { node, .. }
             | Self::Paused { next: node }
-            | Self::Grant { node } => Some(node),
-            Self::Preflight { .. } | Self::Collector { .. } => None,
+            | Self::Grant { node }
+            | Self::Canary { held: Some((node, _)), .. } => Some(node),
+            Self::Canary { held: None, .. } | Self::Preflight { .. } | Self::Collector { .. } => None,
         }
     }
 
@@ -262,14 +387,73 @@ impl WaitingOn {
                  -l app.kubernetes.io/component=agent --field-selector spec.nodeName={node}{}",
                 let_go(v)
             ),
+            Self::Canary { nodes, held: None } => format!(
+                "the new flags are tried in a pod on {}, before anything is written; see: kubectl -n {namespace} get pods \
+                 -l app.kubernetes.io/component=canary",
+                nodes.join(", ")
+            ),
+            Self::Canary { held: Some((node, words)), .. } => format!(
+                "node {node}: the pod that tries the new flags gives no verdict: {words}; nothing is written before it does; see: \
+                 kubectl -n {namespace} describe pods -l app.kubernetes.io/component=canary"
+            ),
             Self::Collector { nodes } => format!(
                 "the collector is not Ready on {}; no node is changed before it is; see its pods: \
                  kubectl -n {namespace} describe pods -l app.kubernetes.io/component=collector",
                 nodes.join(", ")
             ),
-            Self::Node { node, since } => {
+            Self::Node { node, since, overdue } => {
                 let since = since.map(|t| format!(" since {t}")).unwrap_or_default();
-                format!("node {node} carries out its change{since}; follow it: kubectl get nodetracing {node} -w")
+                if *overdue {
+                    format!(
+                        "node {node} was granted a change{since} and has not reported how it ended, for longer than any change takes; no \
+                         other node is changed; see its agent's pod: kubectl -n {namespace} get pods -l app.kubernetes.io/component=agent \
+                         --field-selector spec.nodeName={node}; if the node does not come back: docs/break-glass.md{}",
+                        let_go(v)
+                    )
+                } else {
+                    format!("node {node} carries out its change{since}; follow it: kubectl get nodetracing {node} -w")
+                }
+            }
+            Self::Blocked { node, blocker, granted } => {
+                let stands = if *granted { "its change is granted and not begun" } else { "no change is begun" };
+                format!("node {node}: {stands}: {}{}", blocker.message, let_go(v))
+            }
+            Self::Retry { node, reason, message, at } => format!(
+                "node {node}: the change did not succeed ({reason}: {message}) and the node has its original manifests; the cause may pass, so \
+                 that the same is tried again at {at}, at most {TRIES} times in all; no other node is changed; any edit of the spec tries \
+                 at once{}",
+                let_go(v)
+            ),
+            Self::Measurement { node } => format!("node {node} is measured, to compare it with what it was before its change"),
+            Self::EtcdUnhealthy { node, health } => {
+                let what = if *health == MemberHealth::NoLeader { "knows no leader" } else { "does not read from a quorum" };
+                format!(
+                    "the etcd member of node {node} {what}, and nothing is changed beside it; see: kubectl -n kube-system logs etcd-{node}{}",
+                    let_go(v)
+                )
+            }
+            Self::EtcdAlarm { node } => format!(
+                "the etcd member of node {node} reports an alarm, and nothing is changed before it is disarmed; see, with etcd's \
+                 certificates: etcdctl alarm list{}",
+                let_go(v)
+            ),
+            Self::EtcdLearner { node } => format!(
+                "the etcd member of node {node} is a learner: a change of membership is under way, and no member is restarted during it; \
+                 see, with etcd's certificates: etcdctl member list{}",
+                let_go(v)
+            ),
+            Self::QuorumAtRisk { node, known, seen } => {
+                let what = match known {
+                    Some(known) if known != seen => {
+                        format!("etcd counts {known} members, and {seen} of them are on the control-plane nodes")
+                    }
+                    Some(_) => format!("the etcd member of node {node} is not connected to every other member"),
+                    None => format!("the etcd member of node {node} does not tell how its cluster is"),
+                };
+                format!(
+                    "{what}; no member is restarted, because the quorum could end; see, with etcd's certificates: etcdctl member list{}",
+                    let_go(v)
+                )
             }
             Self::Processes { node } => {
                 format!(
@@ -301,7 +485,10 @@ impl Stalled {
         match self {
             Self::Invalid(_) => Reason::InvalidSettings,
             Self::NoNodes { .. } => Reason::NoControlPlaneNodes,
+            Self::Platform { .. } => Reason::UnsupportedPlatform,
             Self::Refused { reason, .. } | Self::Failed { reason, .. } => *reason,
+            Self::CanaryRefused { .. } => Reason::CanaryRefused,
+            Self::Regressed { .. } => Reason::Regressed,
             Self::Downtime { .. } => Reason::DowntimeRefused,
             Self::Preview { .. } => Reason::Preview,
         }
@@ -310,7 +497,11 @@ impl Stalled {
     /// The node that it is about, if it is about one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Refused { node, .. } | Self::Failed { node, .. } => Some(node),
+            Self::Refused { node, .. }
+            | Self::CanaryRefused { node, .. }
+            | Self::Failed { node, .. }
+            | Self::Regressed { node, .. }
+            | Self::Platform { node, .. } => Some(node),
             Self::Invalid(_) | Self::NoNodes { .. } | Self::Downtime { .. } | Self::Preview { .. } => None,
         }
     }
@@ -318,15 +509,28 @@ impl Stalled {
     fn message(&self, v: &Validated) -> String {
         match self {
             Self::Invalid(invalid) => invalid_message(invalid),
-            Self::NoNodes { selector: false } => format!(
+            Self::NoNodes { platform: Some(platform), .. } => {
+                format!("no control-plane node is visible, and the other nodes are of {}: {}", platform.name, platform.remedy)
+            }
+            Self::Platform { node, platform } => {
+                format!("node {node}: {} renders its manifests, so that nothing was written; {}", platform.name, platform.remedy)
+            }
+            Self::NoNodes { selector: false, .. } => format!(
                 "no node carries the label {LABEL_CONTROL_PLANE}: the control plane is run by somebody else, or the label is missing; \
                  see: kubectl get nodes --show-labels"
             ),
-            Self::NoNodes { selector: true } => {
+            Self::NoNodes { selector: true, .. } => {
                 "no control-plane node matches rollout.nodeSelector; see: kubectl get nodes --show-labels".to_owned()
             }
             Self::Refused { node, message, .. } => {
                 format!("node {node}: {message}; nothing was written on any node; see: kubectl describe nodetracing {node}{}", let_go(v))
+            }
+            Self::CanaryRefused { node, refused } => {
+                let Refused { component, words } = refused;
+                format!(
+                    "node {node}: {component} did not start with its new flags in a pod there: {words}; nothing was written on the node, \
+                     and no other is changed; see: kubectl describe nodetracing {node}; any edit of the spec tries again"
+                )
             }
             Self::Failed { node, result, message, .. } => {
                 let (ended, next) = match result {
@@ -344,19 +548,28 @@ impl Stalled {
                 };
                 format!("node {node}: {ended}: {message}; no other node is changed; {next}{}", let_go(v))
             }
-            Self::Downtime { nodes } => format!(
-                "with {nodes} control-plane node{} a change interrupts the API, and rollout.singleNodeDowntime is Refused; \
-                 set it to Allowed to go on{}",
+            Self::Regressed { node, before, after } => format!(
+                "node {node}: kube-apiserver held {} MiB and answered in {} ms before its change, and holds {} MiB and answers in {} ms after \
+                 its soak time; no other node is changed; undo it: kubectl patch clustertracing {SINGLETON} --type merge -p \
+                 '{{\"spec\":{{\"kubeAPIServer\":{{\"state\":\"Disabled\"}},\"etcd\":{{\"state\":\"Disabled\"}}}}}}'; any other edit of the \
+                 spec goes on",
+                before.memory_mib, before.latency_milliseconds, after.memory_mib, after.latency_milliseconds
+            ),
+            Self::Downtime { nodes, voters } => format!(
+                "with {nodes} control-plane node{} and {voters} voting etcd member{} a change interrupts the API, and \
+                 rollout.singleNodeDowntime is Refused; set it to Allowed to go on{}",
                 if *nodes == 1 { "" } else { "s" },
+                if *voters == 1 { "" } else { "s" },
                 let_go(v)
             ),
-            Self::Preview { changes, collector } => {
+            Self::Preview { changes, collector, tried } => {
                 let nodes = changes.iter().map(|(node, components)| {
                     let components: Vec<_> = components.iter().map(|c| c.as_str()).collect();
                     format!("{node} ({})", components.join(", "))
                 });
                 let all: Vec<_> = collector.then(|| "the collector".to_owned()).into_iter().chain(nodes).collect();
-                format!("nothing was written; would change: {}; to make it so, set rollout.mode to Automatic", all.join("; "))
+                let tried = if *tried { "the new flags start on every node that would get them; " } else { "" };
+                format!("nothing was written; {tried}would change: {}; to make it so, set rollout.mode to Automatic", all.join("; "))
             }
         }
     }
@@ -378,7 +591,21 @@ fn let_go(v: &Validated) -> String {
     }
 }
 
+impl NodeReport {
+    /// What has drifted, in words; nothing where nothing has.
+    pub fn drifted(&self) -> Option<String> {
+        let words: Vec<_> = self.drift.iter().map(ToString::to_string).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
 impl Report {
+    /// Which nodes have drifted, and how; nothing where none has.
+    pub fn drifted(&self) -> Option<String> {
+        let nodes: Vec<_> = self.nodes.iter().filter_map(|n| Some(format!("node {}: {}", n.name, n.drifted()?))).collect();
+        (!nodes.is_empty()).then(|| nodes.join("; "))
+    }
+
     /// The reason code of the whole.
     pub fn reason(&self, goal: Goal) -> Reason {
         match &self.progress {

@@ -1,18 +1,21 @@
 //! Which node is changed next, and whether it may be changed now.
 //!
-//! A rollout has two phases. First every agent checks the target: one refusal anywhere, and no node is granted, so that no byte is
-//! written on any of them. Then nodes are granted one at a time: in the order of `order`, each only when every gate of `GATES` is open.
+//! A rollout has three phases. First every agent checks the target: one refusal anywhere, and no node is granted, so that no byte is
+//! written on any of them. Then what each node would be given is tried there in a pod ([`super::canary`]), with the same consequence.
+//! Then nodes are granted one at a time: in the order of `order`, each only when every gate of `GATES` is open.
 //!
 //! A new rule about *when* is one more gate; a new rule about *which node* is one more key of `order`.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::canary::Canary;
 use super::observed::{Observed, ObservedNodeTracing};
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
+use super::{quorum, regression, retry};
 use crate::api::clustertracing::SingleNodeDowntime;
-use crate::api::node_tracing::{OutcomeResult, Step, TracingFound, Verdict};
-use crate::api::{ComponentName, Reason, RolloutMode, State, Target};
+use crate::api::node_tracing::{OutcomeResult, Step, Verdict};
+use crate::api::{Reason, RolloutMode, State, Target};
 
 /// A check reads a few files. An agent that has not answered after this long is not there.
 const AGENT_ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
@@ -36,8 +39,23 @@ pub struct Situation<'a> {
 type Gate = fn(&Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn>;
 
 /// All of them have to be open before a grant; the first closed one is reported.
-/// To come: every etcd voter healthy and no alarm, no `kubeadm upgrade` running.
-const GATES: &[Gate] = &[collector_first, nodes_ready, components_healthy, soaked];
+const GATES: &[Gate] = &[
+    collector_first,
+    nodes_ready,
+    components_healthy,
+    quorum::members_well,
+    quorum::members_known,
+    nothing_blocks,
+    soaked,
+    regression::measured,
+];
+
+/// How long a change may take, whatever happens: the new state is waited for and then the old one, each of them for the kubelet (90 s)
+/// and for its health. A minute more for the report.
+fn flight_ends_within(target: &Target) -> SignedDuration {
+    let health = SignedDuration::from_secs(target.settings.health_timeout_seconds.into());
+    (health + SignedDuration::from_secs(90)) * 2 + SignedDuration::from_mins(1)
+}
 
 /// Where a node stands, from what its agent reports of `target`.
 pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, generation: i64, now: Timestamp) -> Stand {
@@ -50,12 +68,23 @@ pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, genera
     if n.in_flight().is_some() {
         // An agent that cannot act on its grant says why; one that acts says which step it is at.
         let idle = n.status.step == Step::Idle;
-        return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted });
+        let blocked = n.status.blockers.first().filter(|_| idle && answered).cloned();
+        let overdue = blocked.is_none() && n.granted.is_some_and(|granted| now.duration_since(granted) > flight_ends_within(target));
+        return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted, overdue, blocked });
     }
-    // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh.
-    if let Some(o) = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded) {
+    // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh, or its next try.
+    let failed = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded);
+    let retry = failed.and_then(|o| retry::next_try(n, o));
+    if let Some(o) = failed.filter(|_| retry.is_none_or(|at| now < at)) {
         let fallback = if o.result == OutcomeResult::Failed { Reason::RollbackFailed } else { Reason::RolledBack };
-        return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone() };
+        return Stand::Failed { result: o.result, reason: o.reason.unwrap_or(fallback), message: o.message.clone(), retry };
+    }
+    if let Some((before, after)) = regression::regression(n, generation) {
+        return Stand::Regressed { before, after };
+    }
+    // Healed for this generation already, and soon changed again: another heal would be changed, too.
+    if let Some(again) = n.status.drift.iter().find(|d| d.healed_generation >= Some(generation)) {
+        return Stand::Refused { reason: Reason::Conflict, message: again.fight() };
     }
     let Some(preflight) = preflight else {
         return Stand::Unanswered { silent: asked && n.targeted.is_some_and(|t| now.duration_since(t) > AGENT_ANSWERS_WITHIN) };
@@ -85,14 +114,18 @@ pub fn decide(s: &Situation<'_>) -> Progress {
         return Progress::Done(Done::Released);
     }
     if s.validated.goal == Goal::Trace && !s.nodes.iter().any(|n| n.selected) {
-        return Progress::Stalled(Stalled::NoNodes { selector: !s.nodes.is_empty() });
+        return Progress::Stalled(Stalled::NoNodes { selector: !s.nodes.is_empty(), platform: s.observed.elsewhere });
+    }
+    if s.validated.goal == Goal::Trace
+        && let Some((node, platform)) = s.observed.nodes.iter().find_map(|(name, node)| Some((name, node.platform?)))
+    {
+        return Progress::Stalled(Stalled::Platform { node: node.clone(), platform });
     }
     if let Some(stalled) = stop_the_line(s.nodes) {
         return Progress::Stalled(stalled);
     }
-    if let Some(n) = of(|s| matches!(s, Stand::InFlight { .. })).next() {
-        let since = if let Stand::InFlight { since } = n.stand { since } else { None };
-        return Progress::Waiting(WaitingOn::Node { node: n.name.clone(), since });
+    if let Some(waiting) = s.nodes.iter().find_map(in_flight).or_else(|| s.nodes.iter().find_map(back_off)) {
+        return Progress::Waiting(waiting);
     }
     if let Some(n) = of(|s| matches!(s, Stand::Unanswered { silent: true })).next() {
         return Progress::Waiting(WaitingOn::Agent { node: n.name.clone() });
@@ -107,11 +140,24 @@ pub fn decide(s: &Situation<'_>) -> Progress {
     }
 }
 
+fn in_flight(n: &NodeReport) -> Option<WaitingOn> {
+    let Stand::InFlight { since, overdue, blocked } = &n.stand else { return None };
+    Some(match blocked {
+        Some(blocker) => WaitingOn::Blocked { node: n.name.clone(), blocker: blocker.clone(), granted: true },
+        None => WaitingOn::Node { node: n.name.clone(), since: *since, overdue: *overdue },
+    })
+}
+
+fn back_off(n: &NodeReport) -> Option<WaitingOn> {
+    let Stand::Failed { reason, message, retry, .. } = &n.stand else { return None };
+    Some(WaitingOn::Retry { node: n.name.clone(), reason: *reason, message: message.clone(), at: (*retry)? })
+}
+
 /// The first node that needs a person: one that could not go back before one that could, and a failed change before a refused one.
 fn stop_the_line(nodes: &[NodeReport]) -> Option<Stalled> {
     let failed = |wanted: &[OutcomeResult]| {
         nodes.iter().find_map(|n| match &n.stand {
-            Stand::Failed { result, reason, message } if wanted.contains(result) => {
+            Stand::Failed { result, reason, message, retry: None } if wanted.contains(result) => {
                 Some(Stalled::Failed { node: n.name.clone(), result: *result, reason: *reason, message: message.clone() })
             }
             _ => None,
@@ -125,19 +171,28 @@ fn stop_the_line(nodes: &[NodeReport]) -> Option<Stalled> {
             _ => None,
         })
     };
-    failed(&[OutcomeResult::Failed]).or_else(|| failed(&[OutcomeResult::RolledBack, OutcomeResult::Refused])).or_else(refused)
+    let regressed = || {
+        nodes.iter().find_map(|n| match &n.stand {
+            Stand::Regressed { before, after } => {
+                Some(Stalled::Regressed { node: n.name.clone(), before: before.clone(), after: after.clone() })
+            }
+            _ => None,
+        })
+    };
+    let ended = || failed(&[OutcomeResult::RolledBack, OutcomeResult::Refused]);
+    failed(&[OutcomeResult::Failed]).or_else(ended).or_else(refused).or_else(regressed)
 }
 
 /// Nodes that need a change, in the order in which they get it: first those that are unwell by our doing (a change cannot make them
-/// worse, and no healthy one is taken down beside them), then by name.
-/// To come: etcd's leader last.
+/// worse, and no healthy one is taken down beside them), then by name, and etcd's leader last.
 fn order<'a>(s: &Situation<'a>) -> Vec<&'a NodeReport> {
     let mut pending: Vec<_> = s.nodes.iter().filter(|n| matches!(n.stand, Stand::Pending { .. })).collect();
-    pending.sort_by_key(|n| (!unwell_by_us(s, n), &n.name));
+    pending.sort_by_key(|n| (!unwell_by_us(s, n), quorum::leads(s, n), &n.name));
     pending
 }
 
-fn unwell_by_us(s: &Situation<'_>, node: &NodeReport) -> bool {
+/// Whether a node does not do well, and a change of ours may be why: it may be mended where another would have to wait.
+pub fn unwell_by_us(s: &Situation<'_>, node: &NodeReport) -> bool {
     s.observed.node_tracings.get(&node.name).is_some_and(|n| {
         let failed_before = n.status.last_outcome.as_ref().is_some_and(|o| o.result != OutcomeResult::Succeeded);
         failed_before || n.unhealthy_by_us()
@@ -149,13 +204,17 @@ fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
     let rollout = &s.validated.rollout;
     // Deleting the resource is an order to write, whatever the mode was; a pause still holds it.
     if rollout.mode == RolloutMode::Preview && s.validated.goal == Goal::Trace {
-        return preview(s);
+        return canaries(s).unwrap_or_else(|| preview(s));
     }
-    if rollout.single_node_downtime == SingleNodeDowntime::Refused && interrupts_the_api(s) {
-        return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len() });
+    // Of all that is still to change: a rollout that would stop halfway does not begin.
+    if rollout.single_node_downtime == SingleNodeDowntime::Refused && quorum::interrupts_the_api(s, order(s).into_iter()) {
+        return Progress::Stalled(Stalled::Downtime { nodes: s.nodes.len(), voters: quorum::voters(s) });
     }
     if rollout.paused {
         return Progress::Waiting(WaitingOn::Paused { next: candidate.name.clone() });
+    }
+    if let Some(progress) = canaries(s) {
+        return progress;
     }
     let closed = GATES.iter().find_map(|gate| gate(s, candidate));
     Progress::Waiting(closed.unwrap_or_else(|| WaitingOn::Grant { node: candidate.name.clone() }))
@@ -184,21 +243,34 @@ fn settled(s: &Situation<'_>) -> Progress {
     })
 }
 
+/// What canaries have to say: one that refused stops everything, one without a verdict is waited for.
+fn canaries(s: &Situation<'_>) -> Option<Progress> {
+    let refused = s.nodes.iter().find_map(|n| match &n.canary {
+        Canary::Refused(refused) => Some(Stalled::CanaryRefused { node: n.name.clone(), refused: refused.clone() }),
+        _ => None,
+    });
+    if let Some(refused) = refused {
+        return Some(Progress::Stalled(refused));
+    }
+    let held = s.nodes.iter().find_map(|n| match &n.canary {
+        Canary::Held { words, .. } => Some((n.name.clone(), words.clone())),
+        _ => None,
+    });
+    let undecided = s.nodes.iter().filter(|n| matches!(n.canary, Canary::Trying(_) | Canary::Held { .. }));
+    let nodes: Vec<_> = undecided.map(|n| n.name.clone()).collect();
+    (!nodes.is_empty()).then_some(Progress::Waiting(WaitingOn::Canary { nodes, held }))
+}
+
 fn preview(s: &Situation<'_>) -> Progress {
     let changes = s.nodes.iter().filter_map(|n| match &n.stand {
         Stand::Pending { changes } => Some((n.name.clone(), changes.clone())),
         _ => None,
     });
-    Progress::Stalled(Stalled::Preview { changes: changes.collect(), collector: !s.without_collector.is_empty() })
-}
-
-/// With one or two etcd members the loss of one ends the quorum; with one API server there is no other to ask.
-pub fn interrupts_the_api(s: &Situation<'_>) -> bool {
-    let has_etcd = |n: &&NodeReport| {
-        let components = s.observed.node_tracings.get(&n.name).map(|n| n.status.components.as_slice()).unwrap_or_default();
-        components.iter().any(|c| c.name == ComponentName::Etcd && c.tracing != TracingFound::Absent)
-    };
-    s.nodes.len() == 1 || (1..=2).contains(&s.nodes.iter().filter(has_etcd).count())
+    Progress::Stalled(Stalled::Preview {
+        changes: changes.collect(),
+        collector: !s.without_collector.is_empty(),
+        tried: s.nodes.iter().any(|n| n.canary == Canary::Passed),
+    })
 }
 
 /// No node is told to send spans before its collector takes them: a dead receiver makes a stopping API server wait for it.
@@ -218,6 +290,16 @@ fn components_healthy(s: &Situation<'_>, candidate: &NodeReport) -> Option<Waiti
         let unhealthy = s.observed.node_tracings.get(&n.name)?.unhealthy()?;
         let mended = n.name == candidate.name && unwell_by_us(s, n);
         (!mended).then(|| WaitingOn::ComponentUnhealthy { node: n.name.clone(), component: unhealthy.name })
+    })
+}
+
+/// The candidate can be changed, and no other node is being changed by somebody else or without a kubelet.
+fn nothing_blocks(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
+    let anywhere = [Reason::UpgradeInProgress, Reason::WaitingForQuiet, Reason::KubeletNotAnswering];
+    s.nodes.iter().find_map(|n| {
+        let blockers = &s.observed.node_tracings.get(&n.name)?.status.blockers;
+        let blocker = blockers.iter().find(|b| n.name == candidate.name || anywhere.contains(&b.reason))?;
+        Some(WaitingOn::Blocked { node: n.name.clone(), blocker: blocker.clone(), granted: false })
     })
 }
 

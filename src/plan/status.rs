@@ -5,7 +5,10 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::Plan;
+use super::canary::{Canary, Refused};
+use super::kubeadm;
 use super::observed::Observed;
+use super::regression;
 use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
 use super::validate::{Goal, Invalid, Receiver, Validated};
 use crate::api::clustertracing::{CollectorStatus, NodeComponentStatus, NodeState, NodeStatus};
@@ -17,19 +20,23 @@ use crate::api::{ClusterTracing, ClusterTracingStatus, ComponentName, ConditionT
 pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> ClusterTracingStatus {
     let report = &plan.report;
     let mut conditions = summary(report.reason(v.goal), &report.message(v), &report.progress);
+    // A drift is why it is not ready; what is waited for before that is put right stands behind it, and in Reconciling.
+    if let (Progress::Waiting(_), Some(drifted), Some(ready)) = (&report.progress, report.drifted(), conditions.first_mut()) {
+        (ready.reason, ready.message) = (Reason::Drifted, format!("{drifted}; {}", ready.message));
+    }
     conditions.extend([
         collector_available(v, report),
         traced(v, o, report, ComponentName::KubeApiserver),
         traced(v, o, report, ComponentName::Etcd),
     ]);
-    conditions.extend(not_measured());
+    conditions.extend([spans_flowing(), kubeadm::upgrade_safe(v, o, &plan.kubeadm)]);
     ClusterTracingStatus {
         observed_generation: Some(v.generation),
         conditions: merge_conditions(&o.status.conditions, &conditions, v.generation, now),
         revision: Some(v.target(true).revision),
         sampling_rate_per_million: sampling_in_force(v, o, report),
         nodes_ready: Some(format!("{}/{}", report.up_to_date(), report.selected())),
-        nodes: report.nodes.iter().map(|n| node_status(o, n)).collect(),
+        nodes: report.nodes.iter().map(|n| node_status(o, n, v.generation, now)).collect(),
         collector: v.traces_anything().then(|| CollectorStatus {
             endpoint: v.endpoint(),
             ready_nodes: v
@@ -49,7 +56,7 @@ pub fn invalid_status(resource: &ClusterTracing, invalid: &Invalid, now: Timesta
     let mut conditions = summary(reason, &message, &Progress::Stalled(stalled));
     let unknown = |condition| NewCondition { condition, status: None, reason, message: message.clone() };
     conditions.extend([ConditionType::CollectorAvailable, ConditionType::KubeAPIServerTraced, ConditionType::EtcdTraced].map(unknown));
-    conditions.extend(not_measured());
+    conditions.extend([spans_flowing(), unknown(ConditionType::UpgradeSafe)]);
     ClusterTracingStatus {
         observed_generation: Some(generation),
         conditions: merge_conditions(&old.conditions, &conditions, generation, now),
@@ -94,7 +101,12 @@ fn traced(v: &Validated, o: &Observed, report: &Report, component: ComponentName
         ComponentName::Etcd => (ConditionType::EtcdTraced, v.etcd.state),
     };
     let wanted = state == State::Enabled && v.goal == Goal::Trace;
-    let (status, reason, message) = if wanted {
+    let is_absent = |n: &NodeReport| found(o, &n.name, component).is_some_and(|c| c.tracing == TracingFound::Absent);
+    let elsewhere = component == ComponentName::Etcd && !report.nodes.is_empty() && report.nodes.iter().all(is_absent);
+    let (status, reason, message) = if wanted && elsewhere {
+        let message = "no control-plane node runs etcd as a static pod: it is not traced, and how it does is not seen before a change";
+        (Some(false), Reason::ExternalEtcd, message.to_owned())
+    } else if wanted {
         let selected: Vec<_> = report.nodes.iter().filter(|n| n.selected).collect();
         let as_requested = selected.iter().filter(|n| carries(o, n, component)).count();
         let known = selected.iter().any(|n| found(o, &n.name, component).is_some());
@@ -131,13 +143,13 @@ fn found<'a>(o: &'a Observed, node: &str, component: ComponentName) -> Option<&'
     o.node_tracings.get(node)?.status.components.iter().find(|c| c.name == component)
 }
 
-fn not_measured() -> [NewCondition; 2] {
-    let unknown =
-        |condition, message: &str| NewCondition { condition, status: None, reason: Reason::NotMeasured, message: message.to_owned() };
-    [
-        unknown(ConditionType::SpansFlowing, "this version does not measure which instances' spans arrive"),
-        unknown(ConditionType::UpgradeSafe, "this version does not check what the next minor version accepts"),
-    ]
+fn spans_flowing() -> NewCondition {
+    NewCondition {
+        condition: ConditionType::SpansFlowing,
+        status: None,
+        reason: Reason::NotMeasured,
+        message: "this version does not measure which instances' spans arrive".to_owned(),
+    }
 }
 
 /// The rate that every selected node's API server runs with. Before the first node of a new rate changes, the old one is still in force.
@@ -155,7 +167,7 @@ fn sampling_in_force(v: &Validated, o: &Observed, report: &Report) -> Option<i32
     o.status.sampling_rate_per_million.filter(|_| selected.iter().all(untouched))
 }
 
-fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
+fn node_status(o: &Observed, node: &NodeReport, generation: i64, now: Timestamp) -> NodeStatus {
     let before = o.status.nodes.iter().find(|n| n.name == node.name);
     let reported = o.node_tracings.get(&node.name).map(|n| &n.status);
     let succeeded = reported.and_then(|s| s.last_outcome.as_ref()).filter(|o| o.result == OutcomeResult::Succeeded);
@@ -163,6 +175,17 @@ fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
         found(o, &node.name, name).map(|c| NodeComponentStatus { version: c.version.clone(), tracing: c.tracing, healthy: c.healthy })
     };
     let (state, message) = node_state(node);
+    let missing = o.node_tracings.get(&node.name).is_some_and(|n| regression::is_missing(n, generation, now));
+    // What its agent warns of, where there is nothing of more weight to say.
+    let message = match (state, missing) {
+        (NodeState::UpToDate, true) => {
+            "kube-apiserver could not be measured before and after the change, so that they are not compared".to_owned()
+        }
+        (NodeState::UpToDate, false) => {
+            reported.and_then(|s| s.preflight.as_ref()).map(|p| p.message.clone()).unwrap_or_default()
+        }
+        _ => message,
+    };
     NodeStatus {
         name: node.name.clone(),
         revision: reported.and_then(|s| s.current_revision.clone()),
@@ -170,26 +193,40 @@ fn node_status(o: &Observed, node: &NodeReport) -> NodeStatus {
         kube_api_server: component(ComponentName::KubeApiserver),
         etcd: component(ComponentName::Etcd),
         changed_time: succeeded.map(|o| o.finished_time.clone()).or_else(|| before.and_then(|n| n.changed_time.clone())),
+        drift: node.drift.clone(),
         message,
     }
 }
 
 fn node_state(node: &NodeReport) -> (NodeState, String) {
+    if let Canary::Refused(Refused { component, words }) = &node.canary {
+        return (NodeState::Refused, format!("{}: {component}: {words}", Reason::CanaryRefused));
+    }
     match &node.stand {
         Stand::UpToDate => (NodeState::UpToDate, String::new()),
         Stand::Unanswered { silent: true } => (NodeState::Unknown, "no agent answers".to_owned()),
         Stand::Unanswered { silent: false } => (NodeState::Pending, "its agent checks the settings".to_owned()),
         Stand::Pending { changes } => {
             let changes: Vec<_> = changes.iter().map(|c| c.as_str()).collect();
-            (NodeState::Pending, format!("would restart {}", changes.join(", ")))
+            let restarts =
+                if changes.is_empty() { "would restart nothing".to_owned() } else { format!("would restart {}", changes.join(", ")) };
+            match node.drifted() {
+                Some(drifted) => (NodeState::Drifted, format!("{drifted}; putting it right {restarts}")),
+                None => (NodeState::Pending, restarts),
+            }
         }
+        Stand::InFlight { overdue: true, .. } => (NodeState::Unknown, "has not reported how its change ended".to_owned()),
+        Stand::InFlight { blocked: Some(blocker), .. } => (NodeState::Pending, format!("{}: {}", blocker.reason, blocker.message)),
         Stand::InFlight { .. } => (NodeState::Changing, "carries out its change".to_owned()),
         Stand::Settling => (NodeState::Changing, "the manifests match, the running processes do not yet".to_owned()),
+        Stand::Regressed { .. } => {
+            (NodeState::Unhealthy, "kube-apiserver needs much more memory or time than before the change".to_owned())
+        }
         Stand::Unhealthy { component } => (NodeState::Unhealthy, format!("{component} does not answer its probes")),
-        Stand::Refused { reason, message } | Stand::Failed { result: OutcomeResult::Refused, reason, message } => {
+        Stand::Refused { reason, message } | Stand::Failed { result: OutcomeResult::Refused, reason, message, .. } => {
             (NodeState::Refused, format!("{reason}: {message}"))
         }
-        Stand::Failed { result: OutcomeResult::Failed, reason, message } => (NodeState::Failed, format!("{reason}: {message}")),
+        Stand::Failed { result: OutcomeResult::Failed, reason, message, .. } => (NodeState::Failed, format!("{reason}: {message}")),
         Stand::Failed { reason, message, .. } => (NodeState::RolledBack, format!("{reason}: {message}")),
     }
 }

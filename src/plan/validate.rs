@@ -22,6 +22,8 @@ pub struct Installation {
     pub namespace: String,
     /// The collector's image, where the resource names none.
     pub collector_image: String,
+    /// Whether a change is tried in a pod before any node is granted.
+    pub canary: State,
 }
 
 /// A `ClusterTracing` whose values can be relied on.
@@ -405,7 +407,7 @@ mod tests {
     }
 
     fn installation() -> Installation {
-        Installation { namespace: "clustertracing".into(), collector_image: "collector:0.155.0".into() }
+        Installation { namespace: "clustertracing".into(), collector_image: "collector:0.155.0".into(), canary: State::Enabled }
     }
 
     fn field(spec: &str) -> Option<String> {

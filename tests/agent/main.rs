@@ -1,7 +1,9 @@
 //! The agent on real files, with a kubelet of the test's own: one change after the other, stopped and failed at every single effect.
 
-#![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "a test fails by a panic")]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod disk;
+mod drift;
 mod world;
 
 use std::cell::RefCell;
@@ -10,11 +12,14 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
 
-use clustertracing::agent::Agent;
+use clustertracing::agent::watchdog::{Guard, Template};
+use clustertracing::agent::{Agent, journal};
 use clustertracing::api::node_tracing::{
-    ComponentSettings, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound, Verdict, sha256_hex,
+    ComponentSettings, EtcdMember, KubeletHealth, MemberHealth, MemberRole, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step,
+    TracingFound, Verdict, sha256_hex,
 };
 use clustertracing::api::{ComponentName, Grant, NodeTracing, NodeTracingSpec, Reason, State, Target};
+use clustertracing::host::{Answer, Room};
 use futures::FutureExt;
 use world::{FILES, Fate, Fault, Killed, World};
 
@@ -23,7 +28,7 @@ const EROFS: i32 = 30;
 
 fn mk_object(settings: NodeSettings, grant: i64) -> NodeTracing {
     let target = Target { revision: settings.revision(), settings };
-    let grant = Grant { id: grant, revision: target.revision.clone(), generation: 1 };
+    let grant = Grant { id: grant, revision: target.revision.clone(), generation: 1, attempt: 1, measured_after: None };
     let spec = NodeTracingSpec { node_uid: "uid".into(), target: Some(target), grant: Some(grant) };
     let mut object = NodeTracing::new("cp1", spec);
     object.metadata.generation = Some(1);
@@ -48,12 +53,22 @@ fn off(grant: i64) -> NodeTracing {
     mk_object(mk_settings(State::Disabled, 0), grant)
 }
 
+fn mk_guard() -> Guard {
+    Guard::Pod(Template { image: "clustertracing:dev".into(), manifests_dir: "/manifests".into(), state_dir: "/state".into() })
+}
+
+async fn mk_agent(world: &Rc<World>) -> Agent<world::Node> {
+    Agent::start(world.open(), "cp1".into()).await.unwrap().guarded_by(mk_guard())
+}
+
 /// One process of the agent: start, turns until its outcome is reported. `object` gets the status as the API server would.
 async fn live(world: &Rc<World>, object: &mut NodeTracing) {
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    // an object without a status knows nothing of what was written for an earlier one
+    world.settle();
+    let mut agent = mk_agent(world).await;
     let used = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()).map(|o| o.grant);
     for _ in 0..3 {
-        let status = agent.turn(object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+        let status = agent.turn(object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
         object.status = Some(status);
         world.pass(1_000);
         if let Some(outcome) = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()) {
@@ -113,8 +128,87 @@ async fn a_granted_target_is_reached_verified_and_reported() {
     let text = String::from_utf8(world.manifest("kube-apiserver.yaml")).unwrap();
     let tracing_file = world.ours().into_iter().find(|n| n.starts_with("tracing-")).unwrap();
     assert!(text.contains(&tracing_file));
-    assert_eq!(world.ours(), ["backup", "etcd.yaml", "kube-apiserver.yaml", &tracing_file]);
+    assert_eq!(world.ours(), ["applied", "backup", "etcd.yaml", "kube-apiserver.yaml", &tracing_file]);
     assert_eq!(sha256_hex(&fs::read(world.dir.path().join("state/backup/etcd.yaml")).unwrap()), before[0].digest);
+}
+
+/// What goes wrong on a node.
+type Spoil<'a> = &'a dyn Fn(&World);
+
+/// One turn with a grant, in a world that was spoilt.
+async fn turn_in(spoil: impl Fn(&World)) -> (NodeTracingStatus, bool) {
+    let (world, object) = (World::new(), on(1));
+    spoil(&world);
+    let before = world.manifests();
+    let mut agent = mk_agent(&world).await;
+    let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+    let untouched = world.manifests() == before && world.ours().is_empty();
+    (status, untouched)
+}
+
+#[tokio::test]
+async fn a_change_is_not_begun_while_something_stands_in_its_way_and_the_grant_is_kept() {
+    let full = Room { bytes: 4096, inodes: None };
+    let spoilt: [(Spoil, Reason); 5] = [
+        (&|w| *w.kubelet_says.borrow_mut() = Answer::Silent, Reason::KubeletNotAnswering),
+        (&|w| w.room.set(full), Reason::NodeDiskFull),
+        (&|w| *w.member_says.borrow_mut() = r#"{"health":"false","reason":"ALARM NOSPACE"}"#, Reason::EtcdAlarm),
+        (&|w| *w.member_says.borrow_mut() = r#"{"health":"false","reason":"RAFT NO LEADER"}"#, Reason::EtcdUnhealthy),
+        (&|w| w.kubeadm_runs.set(true), Reason::UpgradeInProgress),
+    ];
+    for (spoil, reason) in spoilt {
+        let (status, untouched) = turn_in(spoil).await;
+        assert_eq!(status.blockers.iter().map(|b| b.reason).collect::<Vec<_>>(), [reason]);
+        assert_eq!((status.last_outcome, status.step, untouched), (None, Step::Idle, true), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_begins_once_nothing_stands_in_its_way_any_more() {
+    let (world, mut object) = (World::new(), on(1));
+    *world.kubelet_says.borrow_mut() = Answer::Silent;
+    live(&world, &mut object).await;
+    assert_eq!(object.status.as_ref().unwrap().last_outcome, None);
+    *world.kubelet_says.borrow_mut() = Answer::Told(200, "ok".into());
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+    assert_eq!(object.status.unwrap().blockers, []);
+}
+
+#[tokio::test]
+async fn the_first_node_is_measured_before_its_change_and_once_more_after_the_soak_time() {
+    let (world, mut object) = (World::new(), on(1));
+    object.spec.grant.as_mut().unwrap().measured_after = Some(30);
+    live(&world, &mut object).await;
+    let soak = object.status.as_ref().unwrap().soak.clone().unwrap();
+    assert_eq!((soak.grant, soak.before.as_ref().map(|m| m.memory_mib), soak.after), (1, Some(300), None));
+    // Another process of the agent ends what the first one began, and says it once.
+    let mut agent = mk_agent(&world).await;
+    let mut turn = async |seconds: u64| {
+        world.pass(seconds * 1_000);
+        let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+        object.status = Some(status);
+        object.status.as_ref().and_then(|s| s.soak.clone()).unwrap().after
+    };
+    assert_eq!(turn(10).await, None);
+    let after = turn(21).await;
+    assert_eq!(after.as_ref().map(|m| m.memory_mib), Some(300));
+    world.memory.set(900 << 20);
+    assert_eq!(turn(60).await, after);
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_the_first_is_not_measured() {
+    let (world, mut object) = (World::new(), on(1));
+    live(&world, &mut object).await;
+    assert_eq!(object.status.unwrap().soak, None);
+}
+
+#[tokio::test]
+async fn an_etcd_member_is_reported_as_it_says() {
+    let (status, _) = turn_in(|_| {}).await;
+    let alone = EtcdMember { health: MemberHealth::Healthy, role: Some(MemberRole::Leader), members: Some(1), connected: Some(1) };
+    assert_eq!((status.etcd, status.kubelet), (Some(alone), Some(KubeletHealth::Healthy)));
 }
 
 #[tokio::test]
@@ -159,11 +253,11 @@ async fn nothing_is_written_without_a_grant_nor_once_the_target_is_reached() {
     object.spec.grant = grant;
     live(&world, &mut object).await;
     let effects = world.effects.get();
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(&world).await;
     let mut statuses = Vec::new();
     for _ in 0..100 {
         world.pass(10_000);
-        statuses.push(agent.turn(&object, Some("uid"), async |_, _| panic!("not asked"), |_| {}).await.unwrap());
+        statuses.push(agent.turn(&object, Some("uid"), async |_, _, _| panic!("not asked"), |_| {}).await.unwrap());
     }
     assert_eq!(world.effects.get(), effects);
     assert!(statuses.iter().all(|s| Some(s) == object.status.as_ref()), "100 idle turns report the same");
@@ -204,19 +298,19 @@ async fn a_grant_for_another_node_target_or_time_is_not_acted_on() {
 async fn a_grant_that_is_withdrawn_before_the_commit_is_dropped_and_not_used_up() {
     let (world, object) = (World::new(), on(1));
     let before = world.manifests();
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
-    let status = agent.turn(&object, Some("uid"), async |_, _| Err("withdrawn".into()), |_| {}).await.unwrap();
+    let mut agent = mk_agent(&world).await;
+    let status = agent.turn(&object, Some("uid"), async |_, _, _| Err("withdrawn".into()), |_| {}).await.unwrap();
     assert_eq!((status.last_outcome, world.manifests(), world.ours().len()), (None, before, 0));
-    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
     assert_eq!(status.last_outcome.unwrap().result, OutcomeResult::Succeeded);
 }
 
 #[tokio::test]
 async fn steps_are_reported_while_the_change_is_under_way() {
     let (world, object, steps) = (World::new(), on(1), RefCell::new(Vec::new()));
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut agent = mk_agent(&world).await;
     agent
-        .turn(&object, Some("uid"), async |_, _| Ok(()), |s| steps.borrow_mut().push((s.step, s.preflight.unwrap().verdict)))
+        .turn(&object, Some("uid"), async |_, _, _| Ok(()), |s| steps.borrow_mut().push((s.step, s.preflight.unwrap().verdict)))
         .await
         .unwrap();
     let ready = |step| (step, Verdict::Ready);
@@ -373,7 +467,58 @@ async fn processes_that_end_at_once_lead_back_at_once() {
     assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::NewProcessExited)));
     assert_eq!((world.manifests(), world.ours()), (before, vec![]));
     let spent = world.seconds() - start;
-    assert!(spent < 45, "{spent} s");
+    assert!(spent < 25, "{spent} s");
+}
+
+#[tokio::test]
+async fn the_api_is_away_for_seconds_whether_or_not_the_pods_of_processes_are_known() {
+    for known in [true, false] {
+        let (world, mut object) = (World::new(), on(1));
+        world.pods_are_seen.set(known);
+        let start = world.seconds();
+        live(&world, &mut object).await;
+        assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+        let spent = world.seconds() - start;
+        assert!(spent < 13, "{spent} s: the kubelet put a new pod off, or etcd waited for its client");
+    }
+}
+
+#[tokio::test]
+async fn processes_that_work_towards_an_answer_have_more_time() {
+    let (world, mut object) = (World::new(), on(1));
+    world.fate.set(Fate::Works(300_000));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
+}
+
+#[tokio::test]
+async fn processes_that_never_start_lead_back_long_before_the_deadline() {
+    let (world, mut object) = (World::new(), on(1));
+    let (before, start) = (world.manifests(), world.seconds());
+    world.fate.set(Fate::NeverStarts);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::NewProcessNotStarted)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec![]));
+    let spent = world.seconds() - start;
+    assert!(spent < 75, "{spent} s");
+}
+
+#[tokio::test]
+async fn a_tracing_file_that_is_emptied_while_the_new_processes_start_leads_back() {
+    let (world, mut object) = (World::new(), on(1));
+    // the third rename in the manifests folder is the first new manifest's
+    *world.rival.borrow_mut() = Some((
+        2,
+        Box::new(|folder: &Path| {
+            let state = folder.parent().unwrap().join("state");
+            let names = fs::read_dir(&state).unwrap().map(|e| e.unwrap().path());
+            names
+                .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("tracing-"))
+                .for_each(|path| fs::write(path, "").unwrap());
+        }),
+    ));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::TracingFileDamaged)));
 }
 
 #[tokio::test]
@@ -393,8 +538,8 @@ async fn somebody_elses_change_before_the_write_is_not_overwritten() {
         fs::write(folder.join("etcd.yaml"), [fs::read(folder.join("etcd.yaml")).unwrap(), b"# mine\n".to_vec()].concat()).unwrap();
     };
     let before = FILES.map(|file| world.manifest(file));
-    // kube-apiserver's manifest is written first; etcd's is changed in the moment before that
-    *world.rival.borrow_mut() = Some(Box::new(add));
+    // kube-apiserver's manifest is taken away first; etcd's is changed in the moment before that
+    *world.rival.borrow_mut() = Some((0, Box::new(add)));
     live(&world, &mut object).await;
     assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::ManifestChanged)));
     assert_eq!(world.manifest("etcd.yaml"), [before[0].clone(), b"# mine\n".to_vec()].concat());
@@ -405,7 +550,7 @@ async fn somebody_elses_change_before_the_write_is_not_overwritten() {
 async fn somebody_elses_change_after_the_write_is_not_overwritten_by_going_back() {
     let (reached, original) = (mk_reached(&[on(1)]).await, World::new().manifest("kube-apiserver.yaml"));
     let trace = reached.trace.borrow().clone();
-    let last_rename = trace.iter().rposition(|effect| effect == "rename manifests/etcd.yaml").unwrap();
+    let last_rename = trace.iter().rposition(|effect| effect == "rename manifests/kube-apiserver.yaml").unwrap();
     // The agent dies after both manifests are in place, and an administrator edits one before it is started again.
     // Before the journal says that they are in place, the edit is taken for a lost race; after it, for a change of what is ours.
     for (effect, expected) in [(last_rename + 2, OutcomeResult::RolledBack), (last_rename + 5, OutcomeResult::Failed)] {
@@ -431,8 +576,7 @@ async fn a_component_that_is_not_well_is_not_restarted() {
         fs::write(&path, [fs::read(&path).unwrap(), b"# touched\n".to_vec()].concat()).unwrap();
     }
     world.pass(2_000);
-    let agent = Agent::start(world.open(), "cp1".into()).await;
-    let status = agent.unwrap().turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    let status = mk_agent(&world).await.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
     object.status = Some(status);
     assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::ComponentUnhealthy)));
     assert_eq!(world.ours(), Vec::<String>::new());
@@ -453,12 +597,12 @@ async fn a_damaged_journal_stops_everything_and_says_so() {
 #[tokio::test]
 async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process() {
     let (world, object) = (World::new(), on(1));
-    let mut first = Agent::start(world.open(), "cp1".into()).await.unwrap();
-    first.turn(&object, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    let mut first = mk_agent(&world).await;
+    first.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
     drop(first); // nobody was told
-    let mut second = Agent::start(world.open(), "cp1".into()).await.unwrap();
+    let mut second = mk_agent(&world).await;
     let pids = world.pids();
-    let status = second.turn(&object, Some("uid"), async |_, _| panic!("not done again"), |_| {}).await.unwrap();
+    let status = second.turn(&object, Some("uid"), async |_, _, _| panic!("not done again"), |_| {}).await.unwrap();
     let outcome = status.last_outcome.unwrap();
     assert_eq!((outcome.grant, outcome.result), (1, OutcomeResult::Succeeded));
     assert!(world.leftovers().contains(&"journal".to_owned()));
@@ -466,11 +610,79 @@ async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process()
     assert_eq!((world.leftovers().len(), world.pids()), (0, pids));
 }
 
+/// The watchdog's process, from when it gets the lock until it lets go of it.
+async fn live_as_watchdog(world: &Rc<World>) {
+    drop(Agent::start(world.open(), String::new()).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_watchdog_goes_on_wherever_the_agent_died_and_leaves_the_outcome_to_its_successor() {
+    let reached = mk_reached(&[on(1)]).await;
+    let trace = reached.trace.borrow().clone();
+    let at = |effect: &str| trace.iter().position(|e| e == effect).unwrap();
+    // before the first rename, with one manifest away, with both away, with one new one in, with both in
+    let moments = [
+        (at("rename manifests/clustertracing-watchdog.json") + 1, false),
+        (at("rename manifests/.kube-apiserver.yaml.clustertracing-") + 1, true),
+        (at("rename manifests/.etcd.yaml.clustertracing-") + 1, true),
+        (at("rename manifests/etcd.yaml") + 1, true),
+        (at("rename manifests/kube-apiserver.yaml") + 1, true),
+    ];
+    for (moment, goes_on) in moments {
+        for fault in [Fault::Crash, Fault::PowerCut] {
+            let (world, mut object) = (World::new(), on(1));
+            world.allow(&reached);
+            world.fault.set(Some((moment, fault)));
+            assert!(live_or_die(&world, &mut object).await, "{}", trace[moment]);
+            world.fault.set(None);
+            live_as_watchdog(&world).await;
+            let context = format!("{fault:?} before {}", trace[moment]);
+            let outcome = journal::load(&world.open()).unwrap().and_then(|flight| flight.outcome().cloned());
+            let done = world.manifests() == reached.manifests();
+            assert!(done || world.manifests() == World::new().manifests(), "{context}");
+            assert_eq!(outcome.map(|o| o.result), done.then_some(OutcomeResult::Succeeded), "{context}");
+            assert!(fault == Fault::PowerCut || done == goes_on, "{context}");
+            assert!(!world.ours().iter().any(|name| name.contains("watchdog")), "{context}");
+            // the agent reports what the watchdog did, or does it once the processes of a new boot are well
+            world.pass(10_000);
+            live(&world, &mut object).await;
+            assert_eq!((result(&object), world.manifests()), ((OutcomeResult::Succeeded, None), reached.manifests()), "{context}");
+            assert_eq!(world.ours(), reached.ours(), "{context}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_watchdog_goes_back_from_a_bad_change_without_the_agent() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    world.fate.set(Fate::Silent);
+    let last = mk_reached(&[on(1)]).await.trace.borrow().iter().position(|e| e == "rename manifests/kube-apiserver.yaml").unwrap();
+    world.fault.set(Some((last + 1, Fault::PowerCut)));
+    assert!(live_or_die(&world, &mut object).await);
+    world.fault.set(None);
+    live_as_watchdog(&world).await;
+    assert_eq!((world.manifests(), world.ours()), (before, vec!["journal".to_owned()]));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::HealthTimeout)));
+}
+
+#[tokio::test]
+async fn a_watchdog_that_does_not_start_refuses_the_grant() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    world.watchdog_starts.set(false);
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::WatchdogNotStarted)));
+    assert_eq!((world.manifests(), world.ours()), (before, vec![]));
+}
+
 #[tokio::test]
 async fn nothing_is_left_over_but_the_journal_when_the_outcome_is_reported() {
     let (world, mut switch_off) = (mk_reached(&[on(1)]).await, off(2));
-    let mut agent = Agent::start(world.open(), "cp1".into()).await.unwrap();
-    let status = agent.turn(&switch_off, Some("uid"), async |_, _| Ok(()), |_| {}).await.unwrap();
+    world.settle();
+    let mut agent = mk_agent(&world).await;
+    let status = agent.turn(&switch_off, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
     switch_off.status = Some(status);
     assert_eq!(result(&switch_off), (OutcomeResult::Succeeded, None));
     assert_eq!(world.ours(), ["journal"]);

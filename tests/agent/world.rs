@@ -10,14 +10,23 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use clustertracing::agent::facts::KUBELET;
+use clustertracing::agent::watchdog;
 use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
-use clustertracing::host::{Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, is_temporary};
+use clustertracing::host::{
+    Answer, Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, Room, is_temporary, permanent_name,
+};
 use clustertracing::manifest::Probe;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
-pub(crate) const FILES: [&str; 2] = ["etcd.yaml", "kube-apiserver.yaml"];
+pub(crate) const FILES: [&str; 2] = ["etcd.yaml", API_SERVER];
+const API_SERVER: &str = "kube-apiserver.yaml";
+
+/// Of the only member of a cluster.
+const METRICS: &str = "etcd_server_has_leader 1\netcd_server_is_leader 1\netcd_network_known_peers{Local=\"a\",Remote=\"a\"} 1\n";
 
 /// What happens at an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +45,7 @@ pub(crate) enum Fault {
 pub(crate) struct Killed;
 
 /// A manifest in few words.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) digest: String,
     pub(crate) permissions: Permissions,
@@ -47,8 +56,12 @@ pub(crate) struct Standing {
 pub(crate) enum Fate {
     /// It answers after two seconds.
     Healthy,
-    /// It never answers.
+    /// It never answers, and does nothing.
     Silent,
+    /// It works for that long, in milliseconds, before it answers.
+    Works(u64),
+    /// The kubelet does not start it.
+    NeverStarts,
     /// It ends after 0.3 s, and is started again after 10 s, 20 s, …
     Exits,
 }
@@ -59,15 +72,28 @@ type OldFile = (Vec<u8>, u32);
 /// Somebody else, who writes to the manifests folder.
 type Rival = Box<dyn Fn(&Path)>;
 
+/// Somebody who is told of an effect.
+type Witness = Box<dyn Fn(&str)>;
+
 /// argv and probes of a manifest's component.
 type Component = (Vec<String>, Vec<Probe>);
 
-/// A running or ending process.
+/// Number, and change time in seconds and nanoseconds.
+type Inode = (u64, i64, i64);
+
+/// A running or ending pod.
 #[derive(Clone)]
 struct Running {
-    process: Process,
+    /// Its component's process; `None` when it has ended, or waits to be started again.
+    process: Option<Process>,
     bytes: Vec<u8>,
+    /// When the process ends, because the manifest is another one, or none.
     stops: Option<u64>,
+    /// When the sandbox ends, after its process.
+    sandbox_stops: Option<u64>,
+    /// When the process is started, or started again.
+    starts: u64,
+    exits: u32,
 }
 
 /// Everything that outlives a process of the agent.
@@ -75,17 +101,37 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) fate: Cell<Fate>,
     pub(crate) kubelet_works: Cell<bool>,
+    /// What the kubelet answers on its health port.
+    pub(crate) kubelet_says: RefCell<Answer>,
+    pub(crate) kubeadm_runs: Cell<bool>,
+    /// Bytes that each process holds.
+    pub(crate) memory: Cell<u64>,
+    /// What is left of the file systems.
+    pub(crate) room: Cell<Room>,
+    /// The etcd member's answer to `/health`, when its process is well.
+    pub(crate) member_says: RefCell<&'static str>,
     /// Run right before the effect of that number.
     pub(crate) fault: Cell<Option<(usize, Fault)>>,
-    /// What somebody else does right before the first rename of a manifest.
-    pub(crate) rival: RefCell<Option<Rival>>,
+    /// What somebody else does right before the rename of that number in the manifests folder.
+    pub(crate) rival: RefCell<Option<(usize, Rival)>>,
+    /// Hears of every effect right before it.
+    pub(crate) before_effect: RefCell<Option<Witness>>,
     pub(crate) effects: Cell<usize>,
     pub(crate) trace: RefCell<Vec<String>>,
     clock: Cell<u64>,
     boot: Cell<u64>,
     next_pid: Cell<i32>,
     running: RefCell<BTreeMap<String, Running>>,
-    starts: RefCell<BTreeMap<String, (u64, u32)>>,
+    /// When the kubelet looks again at a manifest that it could not start, because a pod of that name was still ending.
+    next_try: RefCell<BTreeMap<String, u64>>,
+    /// When the kubelet saw each of the watchdog's manifests for the first time.
+    watchdog_appeared: RefCell<HashMap<String, u64>>,
+    /// Whether the kubelet starts the watchdog.
+    pub(crate) watchdog_starts: Cell<bool>,
+    /// Whether control groups tell the pod of a process.
+    pub(crate) pods_are_seen: Cell<bool>,
+    /// Each manifest's inode and change time, and since when: the files' own times are not the world's.
+    touched: RefCell<BTreeMap<String, (Inode, u64)>>,
     /// What was renamed over or removed, and is not synced: path, old bytes and mode.
     unsynced: RefCell<Vec<(PathBuf, Option<OldFile>)>>,
     /// The bytes that each manifest may hold.
@@ -95,26 +141,44 @@ pub(crate) struct World {
 impl World {
     /// A node with kubeadm's manifests, both components up and well.
     pub(crate) fn new() -> Rc<Self> {
-        let dir = tempfile::tempdir().unwrap();
+        Self::on_disk(1, |_| {})
+    }
+
+    /// The same on a disk of its own: `mount` puts it at the folder. What is on it already stays.
+    pub(crate) fn on_disk(boot: u64, mount: impl FnOnce(&Path)) -> Rc<Self> {
+        // in memory where that is possible: what a power cut leaves is pretended here anyway, and a sync costs nothing
+        let dir = ["/dev/shm", "/tmp"].into_iter().find_map(|parent| TempDir::new_in(parent).ok()).unwrap();
+        mount(dir.path());
+        let is_used = dir.path().join("manifests").exists();
         fs::create_dir_all(dir.path().join("state")).unwrap();
         fs::create_dir_all(dir.path().join("manifests")).unwrap();
         let world = Self {
             dir,
             fate: Cell::new(Fate::Healthy),
             kubelet_works: Cell::new(true),
+            kubelet_says: RefCell::new(Answer::Told(200, "ok".into())),
+            kubeadm_runs: Cell::new(false),
+            memory: Cell::new(300 << 20),
+            room: Cell::new(Room { bytes: 1 << 30, inodes: None }),
+            member_says: RefCell::new(r#"{"health":"true","reason":""}"#),
             fault: Cell::new(None),
             rival: RefCell::default(),
+            before_effect: RefCell::default(),
             effects: Cell::new(0),
             trace: RefCell::default(),
             clock: Cell::new(1_000_000),
-            boot: Cell::new(1),
+            boot: Cell::new(boot),
             next_pid: Cell::new(100),
             running: RefCell::default(),
-            starts: RefCell::default(),
+            next_try: RefCell::default(),
+            watchdog_appeared: RefCell::default(),
+            watchdog_starts: Cell::new(true),
+            pods_are_seen: Cell::new(true),
+            touched: RefCell::default(),
             unsynced: RefCell::default(),
             allowed: RefCell::default(),
         };
-        for file in FILES {
+        for file in FILES.into_iter().filter(|_| !is_used) {
             let program = file.trim_end_matches(".yaml");
             let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/kubeadm/1.36.3/{program}/in.yaml"));
             let path = world.dir.path().join("manifests").join(file);
@@ -123,6 +187,7 @@ impl World {
         }
         fs::write(world.dir.path().join("manifests/kube-scheduler.yaml"), "kind: Pod\n").unwrap();
         world.pass(10_000);
+        world.settle();
         Rc::new(world)
     }
 
@@ -133,7 +198,17 @@ impl World {
     }
 
     pub(crate) fn manifest(&self, file: &str) -> Vec<u8> {
-        fs::read(self.dir.path().join("manifests").join(file)).unwrap()
+        self.read(file).unwrap()
+    }
+
+    fn read(&self, file: &str) -> Option<Vec<u8>> {
+        match fs::read(self.dir.path().join("manifests").join(file)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::NotFound);
+                None
+            }
+        }
     }
 
     /// Contents, mode and owner of both manifests.
@@ -167,8 +242,16 @@ impl World {
         copy.clock.set(self.clock.get());
         copy.next_pid.set(self.next_pid.get());
         copy.running.borrow_mut().clone_from(&self.running.borrow());
-        copy.starts.borrow_mut().clone_from(&self.starts.borrow());
+        copy.settle();
         copy
+    }
+
+    /// The manifests have been what they are for long.
+    pub(crate) fn settle(&self) {
+        for file in FILES {
+            self.touch(file);
+        }
+        self.touched.borrow_mut().values_mut().for_each(|(_, since)| *since = 0);
     }
 
     /// Names of all files below the state folder, and of all hidden ones in the manifests folder.
@@ -178,7 +261,7 @@ impl World {
             entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
         };
         let mut ours = [names("state"), names("state/backup")].concat();
-        ours.extend(names("manifests").into_iter().filter(|n| n.starts_with('.')));
+        ours.extend(names("manifests").into_iter().filter(|n| n.starts_with('.') || n == watchdog::FILE));
         ours.sort();
         ours
     }
@@ -190,7 +273,7 @@ impl World {
 
     /// PID of each component's process.
     pub(crate) fn pids(&self) -> Vec<i32> {
-        self.running.borrow().values().map(|r| r.process.id.pid).collect()
+        self.running.borrow().values().filter_map(|pod| pod.process.as_ref()).map(|process| process.id.pid).collect()
     }
 
     pub(crate) fn seconds(&self) -> u64 {
@@ -199,11 +282,25 @@ impl World {
 
     /// Time passes, and the kubelet works.
     pub(crate) fn pass(&self, milliseconds: u64) {
+        for file in FILES {
+            self.touch(file);
+        }
+        // nobody writes while time passes
+        let manifests = FILES.map(|file| (file, self.read(file)));
         for _ in 0..milliseconds.div_ceil(50) {
             self.clock.set(self.clock.get() + 50);
-            for file in FILES {
-                self.kubelet(file);
+            for (file, manifest) in &manifests {
+                self.kubelet(file, manifest.as_ref());
             }
+        }
+    }
+
+    fn touch(&self, file: &str) {
+        let Ok(metadata) = fs::metadata(self.dir.path().join("manifests").join(file)) else { return };
+        let inode = (metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+        let mut touched = self.touched.borrow_mut();
+        if touched.get(file).is_none_or(|(known, _)| *known != inode) {
+            touched.insert(file.to_owned(), (inode, self.clock.get()));
         }
     }
 
@@ -211,38 +308,63 @@ impl World {
         String::from_utf8_lossy(bytes).contains("clustertracing.dev/added")
     }
 
-    fn kubelet(&self, file: &str) {
-        let (now, bytes) = (self.clock.get(), self.manifest(file));
-        let mut running = self.running.borrow_mut();
-        if let Some(process) = running.get_mut(file) {
-            let exits = Self::is_ours(&process.bytes) && self.fate.get() == Fate::Exits && now >= process.process.id.started + 300;
-            if process.bytes != bytes && process.stops.is_none() && self.kubelet_works.get() {
-                process.stops = Some(now + 1_200);
-            }
-            if exits || process.stops.is_some_and(|stops| now >= stops) {
-                let mut starts = self.starts.borrow_mut();
-                let (next, exited) = starts.entry(file.to_owned()).or_default();
-                *exited = if exits { *exited + 1 } else { 0 };
-                *next = now + if exits { 10_000 << (*exited - 1).min(5) } else { 500 };
-                running.remove(file);
+    fn kubelet(&self, file: &str, manifest: Option<&Vec<u8>>) {
+        let (now, mut running) = (self.clock.get(), self.running.borrow_mut());
+        let api_server_runs = running.get(API_SERVER).is_some_and(|pod| pod.process.is_some());
+        let Some(pod) = running.get_mut(file) else {
+            let (Some(bytes), true) = (manifest, self.kubelet_works.get()) else { return };
+            if now >= self.next_try.borrow().get(file).copied().unwrap_or_default() {
+                let pod = Running { process: None, bytes: bytes.clone(), stops: None, sandbox_stops: None, starts: now + 400, exits: 0 };
+                running.insert(file.to_owned(), pod);
             }
             return;
-        }
-        let mut starts = self.starts.borrow_mut();
-        let (next, _) = starts.entry(file.to_owned()).or_default();
-        if now < *next {
+        };
+        let unwanted = manifest != Some(&pod.bytes);
+        if unwanted && pod.sandbox_stops.is_some_and(|stops| now >= stops) {
+            running.remove(file);
             return;
         }
-        let argv = found(&bytes).0;
-        self.next_pid.set(self.next_pid.get() + 1);
-        let id = ProcessId { pid: self.next_pid.get(), started: now };
-        running.insert(file.to_owned(), Running { process: Process { id, argv }, bytes, stops: None });
+        if unwanted && manifest.is_some() && self.kubelet_works.get() {
+            self.next_try.borrow_mut().insert(file.to_owned(), now + 10_000);
+        }
+        if let Some(process) = &pod.process {
+            let exits = Self::is_ours(&pod.bytes) && self.fate.get() == Fate::Exits && now >= process.id.started + 300;
+            if unwanted && pod.stops.is_none() && self.kubelet_works.get() {
+                // etcd waits for its clients
+                pod.stops = Some(now + if file == API_SERVER || !api_server_runs { 1_200 } else { 25_000 });
+            }
+            if exits || pod.stops.is_some_and(|stops| now >= stops) {
+                pod.process = None;
+                pod.exits = if exits { pod.exits + 1 } else { 0 };
+                pod.starts = now + if exits { 10_000 << (pod.exits - 1).min(5) } else { 500 };
+                pod.stops = None;
+            }
+        } else if unwanted {
+            if self.kubelet_works.get() {
+                pod.sandbox_stops.get_or_insert(now + 600);
+            }
+        } else if now >= pod.starts && self.starts(&pod.bytes) {
+            pod.sandbox_stops = None;
+            self.next_pid.set(self.next_pid.get() + 1);
+            let id = ProcessId { pid: self.next_pid.get(), started: now };
+            let pod_of = self.pods_are_seen.get().then(|| sha256_hex(&pod.bytes));
+            pod.process = Some(Process { id, argv: found(&pod.bytes).0, pod: pod_of, cpu: 0 });
+        }
+    }
+
+    fn starts(&self, bytes: &[u8]) -> bool {
+        self.kubelet_works.get() && !(Self::is_ours(bytes) && self.fate.get() == Fate::NeverStarts)
     }
 
     fn answers(&self, probe: &Probe) -> bool {
-        self.running.borrow().values().any(|r| {
-            let well = self.fate.get() != Fate::Silent || !Self::is_ours(&r.bytes);
-            found(&r.bytes).1.contains(probe) && well && self.clock.get() >= r.process.id.started + 2_000
+        self.running.borrow().values().any(|pod| {
+            let Some(process) = &pod.process else { return false };
+            let takes = match self.fate.get() {
+                Fate::Silent if Self::is_ours(&pod.bytes) => return false,
+                Fate::Works(milliseconds) if Self::is_ours(&pod.bytes) => milliseconds,
+                _ => 2_000,
+            };
+            found(&pod.bytes).1.contains(probe) && self.clock.get() >= process.id.started + takes
         })
     }
 
@@ -255,13 +377,18 @@ impl World {
         self.dir.path().join(folder).join(name)
     }
 
-    /// What the kubelet could read at any moment: old bytes or new bytes, and no file that was not there before.
+    /// What the kubelet could read at any moment: the old bytes or the new ones; nothing only while the watchdog is there and hidden copies
+    /// are; and no file that was not there before.
     fn check_manifests(&self) {
+        let names = fs::read_dir(self.dir.path().join("manifests")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let (hidden, visible): (Vec<_>, Vec<_>) = names.partition(|n| n.starts_with('.'));
         for (file, allowed) in self.allowed.borrow().iter() {
-            assert!(allowed.contains(&self.manifest(file)), "{file} holds neither the old nor the new bytes");
+            match self.read(file) {
+                Some(bytes) => assert!(allowed.contains(&bytes), "{file} holds neither the old nor the new bytes"),
+                None => assert!(hidden.iter().any(|name| permanent_name(name) == Some(file)), "{file} is gone"),
+            }
         }
-        let visible = fs::read_dir(self.dir.path().join("manifests")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-        assert_eq!(visible.filter(|n| !n.starts_with('.')).count(), FILES.len() + 1);
+        assert!(visible.iter().all(|n| FILES.contains(&n.as_str()) || n == "kube-scheduler.yaml" || n == watchdog::FILE), "{visible:?}");
     }
 
     fn die(&self, fault: Fault) -> ! {
@@ -278,16 +405,36 @@ impl World {
             self.boot.set(self.boot.get() + 1);
             self.clock.set(20_000);
             self.running.borrow_mut().clear();
-            self.starts.borrow_mut().clear();
+            self.next_try.borrow_mut().clear();
         }
         self.check_manifests();
         resume_unwind(Box::new(Killed))
+    }
+
+    /// The watchdog's processes, as the kubelet starts them: a second after the manifest is there.
+    fn watchdogs(&self) -> Vec<Process> {
+        let path = self.dir.path().join("manifests").join(watchdog::FILE);
+        let Ok(text) = fs::read_to_string(&path) else { return Vec::new() };
+        let appeared = *self.watchdog_appeared.borrow_mut().entry(text.clone()).or_insert(self.clock.get());
+        if !self.watchdog_starts.get() || self.clock.get() < appeared + 1_000 {
+            return Vec::new();
+        }
+        let pod: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let container = &pod["spec"]["containers"][0];
+        let argv =
+            ["command", "args"].iter().flat_map(|key| container[key].as_array().unwrap()).map(|word| word.as_str().unwrap().to_owned());
+        vec![Process { id: ProcessId { pid: 7, started: appeared + 1_000 }, argv: argv.collect(), ..Process::default() }]
     }
 
     fn remember(&self, path: PathBuf) {
         let old = fs::read(&path).ok().map(|bytes| (bytes, fs::metadata(&path).unwrap().mode()));
         self.unsynced.borrow_mut().push((path, old));
     }
+}
+
+/// The wall clock of the world's clock.
+fn wall(clock: u64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap() + SignedDuration::from_millis(i64::try_from(clock).unwrap())
 }
 
 /// argv and probes under a manifest; remembered, because the kubelet asks all the time.
@@ -312,7 +459,11 @@ pub(crate) struct Node {
 impl Node {
     fn effect(&self, operation: &'static str, folder: Folder, name: &str, torn: impl Fn()) -> Result<(), Error> {
         let number = self.world.effects.replace(self.world.effects.get() + 1);
-        self.world.trace.borrow_mut().push(format!("{operation} {folder}/{name}"));
+        // a hidden name ends in a digest
+        let name_of = if is_temporary(name) { name.trim_end_matches(|c: char| c.is_ascii_hexdigit()) } else { name };
+        let effect = format!("{operation} {folder}/{name_of}");
+        self.world.before_effect.borrow().iter().for_each(|hears| hears(&effect));
+        self.world.trace.borrow_mut().push(effect);
         let errno = match self.world.fault.get() {
             Some((at, fault @ (Fault::Crash | Fault::PowerCut))) if number == at => {
                 torn();
@@ -335,6 +486,12 @@ impl Host for Node {
         self.local.read(folder, name)
     }
 
+    fn changed(&self, folder: Folder, name: &str) -> Result<Option<Timestamp>, Error> {
+        let is_there = self.local.changed(folder, name)?.is_some();
+        let changed = self.world.touched.borrow().get(name).map_or(0, |(_, since)| *since);
+        Ok(is_there.then(|| if changed == 0 { Timestamp::UNIX_EPOCH } else { wall(changed) }))
+    }
+
     fn create(&self, folder: Folder, name: &str, file: &File) -> Result<(), Error> {
         let half = File { bytes: file.bytes[..file.bytes.len() / 2].to_vec(), permissions: file.permissions };
         self.effect("create", folder, name, || self.local.create(folder, name, &half).unwrap())?;
@@ -342,10 +499,12 @@ impl Host for Node {
     }
 
     fn rename(&self, folder: Folder, from: &str, to: &str) -> Result<(), Error> {
-        if folder == Folder::Manifests
-            && let Some(rival) = self.world.rival.take()
-        {
-            rival(&self.world.path(folder, ""));
+        if folder == Folder::Manifests {
+            match self.world.rival.take() {
+                Some((0, rival)) => rival(&self.world.path(folder, "")),
+                Some((later, rival)) => *self.world.rival.borrow_mut() = Some((later - 1, rival)),
+                None => {}
+            }
         }
         self.effect("rename", folder, to, || {})?;
         self.world.remember(self.world.path(folder, to));
@@ -374,8 +533,31 @@ impl Host for Node {
     }
 
     fn processes(&self, program: &str) -> Result<Vec<Process>, Error> {
+        match program {
+            KUBELET => return Ok(vec![Process::default()]),
+            watchdog::PROGRAM => return Ok(self.world.watchdogs()),
+            "kubeadm" if self.world.kubeadm_runs.get() => return Ok(vec![Process::default()]),
+            _ => {}
+        }
         let running = self.world.running.borrow();
-        Ok(running.iter().filter(|(file, _)| file.trim_end_matches(".yaml") == program).map(|(_, r)| r.process.clone()).collect())
+        let pod = running.get(&format!("{program}.yaml"));
+        let works = matches!(self.world.fate.get(), Fate::Works(_));
+        let cpu = |process: &Process| if works { self.world.clock.get() - process.id.started } else { 0 };
+        let process = pod.and_then(|pod| pod.process.as_ref()).map(|process| Process { cpu: cpu(process), ..process.clone() });
+        Ok(process.into_iter().collect())
+    }
+
+    fn pod_lives(&self, pod: &str) -> Result<bool, Error> {
+        Ok(self.world.running.borrow().values().any(|running| sha256_hex(&running.bytes) == pod))
+    }
+
+    fn kill(&self, process: ProcessId) -> Result<(), Error> {
+        let mut running = self.world.running.borrow_mut();
+        let killed = running.values_mut().find(|pod| pod.process.as_ref().is_some_and(|p| p.id == process));
+        if let Some(pod) = killed {
+            pod.stops = Some(self.world.clock.get());
+        }
+        Ok(())
     }
 
     async fn probe(&self, probe: &Probe) -> bool {
@@ -384,12 +566,39 @@ impl Host for Node {
 
     fn now(&self) -> Result<Now, Error> {
         let since_boot = self.world.clock.get();
-        let wall =
-            jiff::Timestamp::from_second(1_700_000_000).unwrap() + jiff::SignedDuration::from_millis(i64::try_from(since_boot).unwrap());
-        Ok(Now { since_boot, boot_id: self.world.boot.get().to_string(), wall })
+        Ok(Now { since_boot, boot_id: self.world.boot.get().to_string(), wall: wall(since_boot) })
     }
 
     async fn sleep_until(&self, moment: u64) {
         self.world.pass(moment.saturating_sub(self.world.clock.get()));
+    }
+
+    async fn get(&self, endpoint: &Probe) -> Answer {
+        let etcd_runs = self.world.running.borrow().contains_key("etcd.yaml");
+        match endpoint.path.as_str() {
+            "/healthz" => self.world.kubelet_says.borrow().clone(),
+            "/health" if etcd_runs => Answer::Told(200, (*self.world.member_says.borrow()).into()),
+            "/metrics" if etcd_runs => Answer::Told(200, METRICS.into()),
+            _ if self.world.answers(endpoint) => Answer::Told(200, "ok".into()),
+            _ => Answer::Refused,
+        }
+    }
+
+    fn room(&self, folder: Folder) -> Result<Room, Error> {
+        self.local.room(folder).map(|_| self.world.room.get())
+    }
+
+    fn memory_available(&self) -> Result<u64, Error> {
+        Ok(1 << 30)
+    }
+
+    fn memory_of(&self, process: ProcessId) -> Result<Option<u64>, Error> {
+        Ok(self
+            .world
+            .running
+            .borrow()
+            .values()
+            .any(|r| r.process.as_ref().is_some_and(|p| p.id == process))
+            .then_some(self.world.memory.get()))
     }
 }

@@ -6,8 +6,10 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on panics")]
 
+mod bad_change;
 mod checks;
 mod mistakes;
+mod restarts;
 mod single_node;
 mod support;
 mod three_nodes;

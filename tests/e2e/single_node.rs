@@ -1,6 +1,5 @@
 //! One control-plane node: every change takes the only API server away, with the operator's own requests.
 
-use crate::checks;
 use crate::support::clients::Access;
 use crate::support::cluster::{Cluster, Shape};
 use crate::support::files;
@@ -8,6 +7,7 @@ use crate::support::jaeger::Jaeger;
 use crate::support::operator::{Operator, at_rate, sample};
 use crate::support::process;
 use crate::support::step::step;
+use crate::{bad_change, checks, restarts};
 
 pub(crate) async fn run(shape: Shape) {
     let name = |text: &str| format!("{} + etcd {}, {} node: {text}", shape.kubernetes, shape.etcd, shape.control_planes);
@@ -36,6 +36,12 @@ pub(crate) async fn run(shape: Shape) {
         assert_eq!(process::starts(&cluster, "etcd"), members);
     })
     .await;
+    if shape.etcd.starts_with("3.7") {
+        step(&name("an API server that ends again and again does not make the controller deaf"), async || {
+            restarts::survive(&cluster, &administrator, &operator, &at_rate(250_000)).await;
+        })
+        .await;
+    }
     step(&name("delete gives back the original bytes, and leaves nothing"), async || {
         operator.delete().await;
         assert_eq!(files::manifests(&cluster), before);
@@ -43,4 +49,7 @@ pub(crate) async fn run(shape: Shape) {
         checks::assert_untraced(&cluster);
     })
     .await;
+    if shape.etcd.starts_with("3.7") {
+        bad_change::run(&cluster, &administrator, &operator, name).await;
+    }
 }

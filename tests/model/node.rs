@@ -1,14 +1,17 @@
 //! A node: manifests, processes, journal, and the agent. What the agent decides, the product's own functions decide; what is pretended
 //! here is the machine under them.
 
+use clustertracing::agent::blockers::of_member;
 use clustertracing::agent::check::{Checked, Decision, decide, preflight, stands, valid_grant};
 use clustertracing::agent::facts::{ComponentFacts, Facts, Manifest, Trouble};
-use clustertracing::agent::machine::{Effect, Event, Flight, Held, Phase, Put, Seen, transition};
+use clustertracing::agent::machine::{Effect, Event, Flight, Held, Moved, Phase, Seen, Side, Swap, View, transition};
 use clustertracing::agent::report::{Doing, status};
-use clustertracing::api::node_tracing::{NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound};
+use clustertracing::api::node_tracing::{
+    EtcdMember, MemberHealth, MemberRole, NodeTracingStatus, Outcome, OutcomeResult, Step, TracingFound,
+};
 use clustertracing::api::{ComponentName, NodeTracing, Reason, State, Target};
 use clustertracing::component::{Change, Found, ManifestFile};
-use clustertracing::host::{Now, Permissions, Process, ProcessId};
+use clustertracing::host::{Now, Permissions, Process};
 use clustertracing::manifest::Probe;
 
 use crate::hashed::Hashed;
@@ -33,22 +36,15 @@ pub(crate) struct Node {
     boots: u8,
     /// Budgets that have run out since the flight began: the only time there is.
     hours: u8,
-    /// The two static-pod manifests.
-    pub(crate) manifests: [String; 2],
-    /// What runs.
-    pub(crate) processes: [Option<Running>; 2],
+    /// How many members etcd has.
+    members: i32,
+    /// The two static-pod manifests; `None` while one is away.
+    pub(crate) manifests: [Option<String>; 2],
+    /// The manifest that each component's process was started from.
+    pub(crate) processes: [Option<String>; 2],
     /// The flight on the disk.
     pub(crate) journal: Option<Hashed<Flight>>,
     pub(crate) agent: Agent,
-}
-
-/// A process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Running {
-    /// The manifest that it was started from.
-    manifest: String,
-    /// One of two: a flight tells the processes before it from those after it, and no more.
-    pid: i32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,16 +79,15 @@ pub(crate) struct Turned {
 
 impl Node {
     /// As kubeadm leaves it, and an agent that has just been started.
-    pub(crate) fn new() -> Self {
-        let manifests = [UNTOUCHED.to_owned(), UNTOUCHED.to_owned()];
-        let processes = [0, 1].map(|_| Some(Running { manifest: UNTOUCHED.to_owned(), pid: 1 }));
+    pub(crate) fn new(members: i32) -> Self {
+        let manifests = [0, 1].map(|_| Some(UNTOUCHED.to_owned()));
         let agent = Agent::Watching(Memory::default());
-        Self { up: true, ready: true, boots: 1, hours: 0, manifests, processes, journal: None, agent }
+        Self { up: true, ready: true, boots: 1, hours: 0, members, processes: manifests.clone(), manifests, journal: None, agent }
     }
 
     /// Whether a component answers.
     pub(crate) fn serves(&self, component: usize) -> bool {
-        self.processes[component].as_ref().is_some_and(|process| self.up && !is_bad(COMPONENTS[component], &process.manifest))
+        self.processes[component].as_ref().is_some_and(|process| self.up && !is_bad(COMPONENTS[component], process))
     }
 
     /// Whether both components answer, and run what their manifests say.
@@ -110,16 +105,16 @@ impl Node {
 
     /// Whether manifests may be changed right now.
     pub(crate) fn is_changing(&self) -> bool {
-        self.flight().is_some_and(|f| matches!(f.phase, Phase::Committing | Phase::Verifying(_) | Phase::RollingBack(_)))
+        self.flight().is_some_and(|f| matches!(f.phase, Phase::Committing(_) | Phase::Verifying(_) | Phase::RollingBack(_)))
     }
 
     /// Whether a target's manifests are here.
     pub(crate) fn carries(&self, target: &Target) -> bool {
-        (0..2).all(|c| self.manifests[c] == manifest_of(COMPONENTS[c], target))
+        (0..2).all(|c| self.manifests[c].as_ref() == Some(&manifest_of(COMPONENTS[c], target)))
     }
 
     fn runs_its_manifest(&self, component: usize) -> bool {
-        self.processes[component].as_ref().is_some_and(|process| process.manifest == self.manifests[component])
+        self.processes[component] == self.manifests[component]
     }
 
     fn now(&self) -> Now {
@@ -142,20 +137,28 @@ impl Node {
         self.up = true;
         self.boots += 1;
         self.hours = 0;
-        self.processes = self.manifests.clone().map(|manifest| Some(Running { manifest, pid: 1 }));
+        self.processes.clone_from(&self.manifests);
     }
 
-    /// The kubelet ends a process whose manifest has changed, or starts one that is missing.
+    /// The kubelet ends a process whose manifest is away or has changed, or starts one that is missing.
     pub(crate) fn kubelet(&mut self, component: usize) -> bool {
         if !self.up || self.runs_its_manifest(component) {
             return false;
         }
-        let swaps = self.flight().into_iter().flat_map(|flight| &flight.swaps);
-        let mut old = swaps.filter(|swap| index(swap.component) == component).flat_map(|swap| &swap.old_processes);
-        let pid = if old.any(|process| process.pid == 1) { 2 } else { 1 };
         let missing = self.processes[component].is_none();
-        self.processes[component] = missing.then(|| Running { manifest: self.manifests[component].clone(), pid });
+        self.processes[component] = self.manifests[component].clone().filter(|_| missing);
         true
+    }
+
+    /// Somebody takes our edit out of the manifests, while nothing is under way here, and waits for the new processes.
+    pub(crate) fn drift(&mut self) -> bool {
+        let untouched = [UNTOUCHED, UNTOUCHED].map(|text| Some(text.to_owned()));
+        let drifts = self.flight().is_none() && self.manifests != untouched;
+        if drifts {
+            self.manifests = untouched;
+            self.processes.clone_from(&self.manifests);
+        }
+        drifts
     }
 
     /// The agent's process ends, at whatever it was.
@@ -174,17 +177,18 @@ impl Node {
             self.agent = Agent::Watching(Memory::default());
             return Some(Turned { node: self, status: None, ended: None });
         };
-        let held = flight.swaps.iter().map(|swap| self.held(swap.component, &swap.before, &swap.after)).collect();
-        let (flight, effect) = transition((*flight).clone(), Event::Resumed(held), &self.now());
+        let (flight, effect) = transition((*flight).clone(), Event::Resumed(self.held(&flight)), &self.now());
         Some(self.went_on(Memory::default(), flight, effect))
     }
 
-    fn held(&self, component: ComponentName, before: &str, after: &str) -> Held {
-        match self.manifests[index(component)].as_str() {
-            bytes if bytes == before => Held::Before,
-            bytes if bytes == after => Held::After,
-            _ => Held::Other,
-        }
+    fn held(&self, flight: &Flight) -> Vec<Held> {
+        let one = |swap: &Swap| match &self.manifests[index(swap.component)] {
+            None => Held::Nothing,
+            Some(bytes) if *bytes == swap.before.text => Held::BEFORE,
+            Some(bytes) if *bytes == swap.after.text => Held::AFTER,
+            Some(_) => Held::Other,
+        };
+        flight.swaps.iter().map(one).collect()
     }
 
     /// Takes over what the machine says: the next effect, or the end.
@@ -222,6 +226,9 @@ impl Node {
                         memory.last = Some(Hashed::new((object.metadata.uid.clone(), outcome.clone())));
                         ended = Some(outcome);
                     }
+                    Decision::Mend(_) => unreachable!("the model's files keep their mode and owner"),
+                    // Not begun, and the grant not used up.
+                    Decision::Fly(flight) if of_member(&flight, &facts).is_some() => {}
                     Decision::Fly(flight) => {
                         let (flight, effect) = transition(*flight, Event::Begun, &self.now());
                         return Some(node.went_on(memory, flight, effect));
@@ -236,12 +243,15 @@ impl Node {
             observed_generation: object.metadata.generation,
             node_uid: Some(node_uid.to_owned()),
             preflight: Some(preflight(target, &checked)),
+            drift: Vec::new(),
             step: Step::Idle,
             last_outcome: [reported.and_then(|s| s.last_outcome.as_ref()), last, unreported]
                 .into_iter()
                 .flatten()
                 .max_by_key(|o| o.grant)
                 .cloned(),
+            soak: None,
+            blockers: Vec::new(),
         };
         node.agent = Agent::Watching(memory);
         Some(Turned { node, status: Some(status(&facts, &doing, reported)), ended })
@@ -274,55 +284,70 @@ impl Node {
             Effect::Stage => Event::Staged,
             Effect::Confirm => {
                 let target = memory.read.as_ref().and_then(|read| read.spec.target.as_ref());
-                match object.zip(target).map(|(object, target)| stands(flight, target, object, node_uid)) {
+                match object.zip(target).map(|(object, target)| stands(&flight.grant, target, object, node_uid)) {
                     Some(Ok(())) => Event::Confirmed,
                     Some(Err(why)) => Event::Withdrawn(why),
                     None => Event::Withdrawn("the API server does not answer".to_owned()),
                 }
             }
-            Effect::Put(at) => Event::Put(*at, node.put(flight.swaps[*at].component, &flight.swaps[*at].before, &flight.swaps[*at].after)),
-            Effect::PutBack(at) => {
-                Event::Put(*at, node.put(flight.swaps[*at].component, &flight.swaps[*at].after, &flight.swaps[*at].before))
-            }
+            Effect::Compare => Event::Compared(Vec::new()),
+            Effect::Guard | Effect::LookForWatchdog { .. } => Event::Failed("the model has no watchdog".to_owned()),
+            Effect::Kill(_) => Event::Killed,
+            Effect::Examine => Event::Examined(self.held(flight)),
+            Effect::TakeAway(at, side) => Event::TakenAway(*at, node.rename(&flight.swaps[*at], Some(*side), None)),
+            Effect::Put(at, side) => Event::Put(*at, node.rename(&flight.swaps[*at], None, Some(*side))),
             Effect::Look { .. } => return self.look(),
         };
         let (flight, effect) = transition(flight.clone(), event, &self.now());
         Some(node.went_on(memory.clone(), flight, effect))
     }
 
-    fn put(&mut self, component: ComponentName, from: &str, to: &str) -> Put {
-        let manifest = &mut self.manifests[index(component)];
-        match manifest.as_str() {
-            bytes if bytes == to => Put::AlreadyThere,
-            bytes if bytes == from => {
-                to.clone_into(manifest);
-                Put::Written
-            }
-            _ => Put::Foreign,
+    /// Changes what a manifest's name holds, from one version to another or to nothing.
+    fn rename(&mut self, swap: &Swap, from: Option<Side>, to: Option<Side>) -> Moved {
+        let manifest = &mut self.manifests[index(swap.component)];
+        let text = |side: Option<Side>| side.map(|side| swap.version(side).text.clone());
+        if *manifest != text(from) && *manifest != text(to) {
+            return Moved::Foreign;
         }
+        *manifest = text(to);
+        Moved::Done
     }
 
-    /// Looks, until the looks say nothing new: rounds of probes are one step.
+    /// Looks, until the looks say nothing new: rounds of probes are one step, and so is the wait until the kubelet has let go of a pod.
     fn look(&self) -> Option<Turned> {
         let Agent::Flying(memory, flying) = &self.agent else { return None };
         let (mut flight, mut effect) = (flying.0.clone(), Some(flying.1.clone()));
         let is_look = |effect: &Option<Effect>| matches!(effect, Some(Effect::Look { .. }));
-        while is_look(&effect) {
-            let seen = flight.swaps.iter().map(|swap| self.seen(swap.component, &swap.probes)).collect();
-            let (next, following) = transition(flight.clone(), Event::Looked(seen), &self.now());
-            if is_look(&following) && next == flight {
+        let mut now = self.now();
+        for round in 0.. {
+            let Some(Effect::Look { pods, .. }) = effect else { break };
+            if pods.is_some() && round < 3 {
+                // longer than it takes the kubelet to let go of a pod, shorter than it has for ending a process
+                now.since_boot += 25_000;
+            }
+            let components = flight.swaps.iter().map(|swap| self.seen(swap, pods)).collect();
+            let (next, following) = transition(flight.clone(), Event::Looked(View { components, kubelet: None }), &now);
+            let nothing_new = is_look(&following) && next == flight;
+            (flight, effect) = (next, following);
+            if nothing_new && (pods.is_none() || round >= 3) {
                 break;
             }
-            (flight, effect) = (next, following);
         }
         // When the next look is due is of no matter here.
-        let effect = effect.map(|effect| if is_look(&Some(effect.clone())) { flying.1.clone() } else { effect });
+        let effect = effect.map(|effect| match effect {
+            Effect::Look { probe, pods, .. } => Effect::Look { at: 0, probe, pods },
+            other => other,
+        });
         Some(self.clone().went_on(memory.clone(), flight, effect))
     }
 
-    fn seen(&self, component: ComponentName, probes: &[Probe]) -> Seen {
-        let silent = if self.serves(index(component)) { Vec::new() } else { probes.to_vec() };
-        Seen { processes: self.process(component).into_iter().collect(), silent: Some(silent) }
+    fn seen(&self, swap: &Swap, pods: Option<Side>) -> Seen {
+        let running = &self.processes[index(swap.component)];
+        Seen {
+            processes: self.process(swap.component).into_iter().collect(),
+            silent: Some(if self.serves(index(swap.component)) { Vec::new() } else { swap.probes.clone() }),
+            pod_lives: pods.map(|side| running.as_ref() == Some(&swap.version(side).text)),
+        }
     }
 
     /// A flight's time runs out. `early`: although the kubelet has not done its part.
@@ -337,30 +362,49 @@ impl Node {
     }
 
     fn process(&self, component: ComponentName) -> Option<Process> {
-        let running = self.processes[index(component)].as_ref()?;
-        Some(Process { id: ProcessId { pid: running.pid, started: 0 }, argv: argv(component, &running.manifest) })
+        let manifest = self.processes[index(component)].as_ref()?;
+        Some(Process { argv: argv(component, manifest), ..Process::default() })
+    }
+
+    /// What the etcd member says of itself. It cannot be asked where the quorum is lost: nobody would hear the answer.
+    fn member(&self) -> EtcdMember {
+        let health = if self.serves(index(ComponentName::Etcd)) { MemberHealth::Healthy } else { MemberHealth::Unhealthy };
+        EtcdMember { health, role: Some(MemberRole::Follower), members: Some(self.members), connected: Some(self.members) }
     }
 
     fn facts(&self) -> Facts {
         let permissions = Permissions { mode: 0o600, uid: 0, gid: 0 };
         let manifests = COMPONENTS.map(|component| {
-            let file = ManifestFile { name: file_of(component), text: self.manifests[index(component)].clone() };
-            Manifest { file, permissions, digest: String::new() }
+            let text = self.manifests[index(component)].clone().expect("no manifest is away while no change is under way");
+            let file = ManifestFile { name: file_of(component), text };
+            Manifest { file, permissions, digest: String::new(), changed: jiff::Timestamp::UNIX_EPOCH }
         });
         let components = COMPONENTS.map(|component| {
-            let manifest = &self.manifests[index(component)];
+            let manifest = self.manifests[index(component)].as_deref().unwrap_or_default();
             let found = Found {
                 component,
                 file: file_of(component),
+                image: String::new(),
                 version: None,
                 tracing: if manifest == UNTOUCHED { TracingFound::NotConfigured } else { TracingFound::Ours },
                 argv: argv(component, manifest),
                 probes: vec![probe()],
+                member: None,
             };
             let green = if self.serves(index(component)) { found.probes.clone() } else { Vec::new() };
-            ComponentFacts { found, processes: self.process(component).into_iter().collect(), green }
+            let member = (component == ComponentName::Etcd).then(|| self.member());
+            ComponentFacts { found, processes: self.process(component).into_iter().collect(), green, member }
         });
-        Facts { manifests: manifests.into(), components: components.into(), trouble: None, now: self.now() }
+        Facts {
+            manifests: manifests.into(),
+            components: components.into(),
+            tracing_files: Vec::new(),
+            kubeadm_runs: false,
+            surroundings: None,
+            kubelet_started: None,
+            trouble: None,
+            now: self.now(),
+        }
     }
 }
 
@@ -372,6 +416,7 @@ fn checked(target: &Target, facts: &Facts) -> Checked {
             component: component.found.component,
             file: manifest.file.name.clone(),
             before: manifest.file.text.clone(),
+            original: UNTOUCHED.to_owned(),
             needs: Vec::new(),
             argv: argv(component.found.component, &after),
             probes: vec![probe()],
@@ -381,7 +426,7 @@ fn checked(target: &Target, facts: &Facts) -> Checked {
     });
     let changes: Vec<_> = changes.filter(|c| c.before != c.after).collect();
     if !changes.is_empty() {
-        return Checked::Ready { changes, warnings: Vec::new() };
+        return Checked::Ready { changes, mends: Vec::new(), warnings: Vec::new() };
     }
     if facts.components.iter().all(|c| c.process(&c.found.argv).is_some()) {
         return Checked::Unchanged { warnings: Vec::new() };

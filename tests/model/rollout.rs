@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use clustertracing::agent::machine::Flight;
-use clustertracing::api::{ClusterTracing, FINALIZER, LABEL_CONTROL_PLANE, NodeTracing, NodeTracingSpec, SINGLETON, Target};
+use clustertracing::api::{ClusterTracing, FINALIZER, LABEL_CONTROL_PLANE, NodeTracing, NodeTracingSpec, SINGLETON, State, Target};
 use clustertracing::plan::observed::{ANNOTATION_TERM, Observed, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::validate::{Goal, Installation, Validated, validate};
 use clustertracing::plan::{GrantPlan, TargetPlan, plan};
@@ -17,7 +17,8 @@ use crate::node::{Agent, BAD_RATE, Node, Turned, is_failure};
 
 /// A rate that every process is well with.
 const GOOD_RATE: i32 = 100;
-const NOW: jiff::Timestamp = jiff::Timestamp::constant(1_700_001_000, 0);
+/// Sooner after every outcome than a failed change is tried again.
+const NOW: jiff::Timestamp = jiff::Timestamp::constant(1_700_000_300, 0);
 
 /// What may happen, and how often.
 #[derive(Default)]
@@ -26,8 +27,9 @@ pub(crate) struct Rollout {
     pub(crate) nodes: usize,
     /// Changes of the resource by a person.
     pub(crate) edits: u8,
-    /// Crashes, power cuts, sleeping leaders, late reads, lost time: of whatever kind.
+    /// Crashes, power cuts, sleeping leaders, late reads, lost time: of whatever kind, or of one that is chosen.
     pub(crate) misfortunes: u8,
+    kinds: Option<fn(&Cluster, &Action) -> bool>,
     /// Plans are pure: what was planned once of the same is not planned again.
     plans: Mutex<HashMap<Seen, Vec<Write>>>,
 }
@@ -129,6 +131,8 @@ pub(crate) enum Action {
     PowerOff(usize),
     /// A flight's budget is used up before the kubelet has done its part.
     Slow(usize),
+    /// Somebody takes our edit out of a node's manifests.
+    Drift(usize),
 }
 
 impl Action {
@@ -170,13 +174,25 @@ fn resource(rate: i32, generation: i64) -> ClusterTracing {
 }
 
 fn validated(resource: &ClusterTracing) -> Validated {
-    let installation = Installation { namespace: "clustertracing".to_owned(), collector_image: "otelcol:0.155.0".to_owned() };
+    // Without the canary there are more grants, and fewer states before them.
+    let installation =
+        Installation { namespace: "clustertracing".to_owned(), collector_image: "otelcol:0.155.0".to_owned(), canary: State::Disabled };
     validate(resource, &installation).expect("the model's specs are valid")
 }
 
 impl Rollout {
     pub(crate) fn new(nodes: usize, edits: u8, misfortunes: u8) -> Self {
-        Self { nodes, edits, misfortunes, plans: Mutex::default() }
+        Self { nodes, edits, misfortunes, ..Self::default() }
+    }
+
+    /// Only these misfortunes, and settings that are good.
+    pub(crate) fn of_kinds(self, kinds: fn(&Cluster, &Action) -> bool) -> Self {
+        Self { kinds: Some(kinds), ..self }
+    }
+
+    /// Whether nothing is asked for that fails.
+    pub(crate) fn all_is_well(&self) -> bool {
+        self.kinds.is_some()
     }
 
     /// The writes of a turn that has read this, in `controller::apply`'s order.
@@ -236,6 +252,7 @@ impl Rollout {
                 cluster.leader = Leader::new(cluster.leader.term + 1);
                 Some(())
             }
+            Action::Drift(n) => cluster.nodes[n].drift().then_some(()),
             Action::Sleep => {
                 let next = Leader::new(cluster.leader.term + 1);
                 cluster.sleeper = Some(std::mem::replace(&mut cluster.leader, next)).filter(|leader| !leader.writes.is_empty());
@@ -258,7 +275,7 @@ impl Model for Rollout {
         let cluster = |rate| Cluster {
             resource: Some(Hashed::new(resource(rate, 1))),
             objects: vec![None; self.nodes],
-            nodes: vec![Node::new(); self.nodes],
+            nodes: vec![Node::new(i32::try_from(self.nodes).expect("a few nodes")); self.nodes],
             leader: Leader::new(1),
             sleeper: None,
             edits: self.edits,
@@ -266,7 +283,8 @@ impl Model for Rollout {
             failed: BTreeSet::new(),
             granted_after_failure: false,
         };
-        vec![cluster(GOOD_RATE), cluster(BAD_RATE)]
+        let rates: &[i32] = if self.all_is_well() { &[GOOD_RATE] } else { &[GOOD_RATE, BAD_RATE] };
+        rates.iter().map(|rate| cluster(*rate)).collect()
     }
 
     fn actions(&self, cluster: &Cluster, actions: &mut Vec<Action>) {
@@ -282,13 +300,12 @@ impl Model for Rollout {
         for n in 0..self.nodes {
             actions.extend([Action::Fly(n), Action::Kubelet(n, 0), Action::Kubelet(n, 1), Action::Timeout(n)]);
             actions.extend([Action::StartAgent(n), Action::PowerOn(n)]);
-            if !lucky {
-                actions.extend([Action::CrashAgent(n), Action::TurnLate(n), Action::PowerOff(n), Action::Slow(n)]);
-            }
         }
         if !lucky {
-            actions.push(Action::CrashLeader);
-            actions.push(if idle { Action::ReadLate } else { Action::Sleep });
+            let of_node = |n| [Action::CrashAgent(n), Action::TurnLate(n), Action::PowerOff(n), Action::Slow(n), Action::Drift(n)];
+            let of_leader = [Action::CrashLeader, if idle { Action::ReadLate } else { Action::Sleep }];
+            let misfortunes = (0..self.nodes).flat_map(of_node).chain(of_leader);
+            actions.extend(misfortunes.filter(|action| self.kinds.is_none_or(|is_chosen| is_chosen(cluster, action))));
         }
     }
 
@@ -318,6 +335,11 @@ impl Cluster {
     /// Grants without an outcome.
     pub(crate) fn granted(&self) -> usize {
         self.objects.iter().flatten().filter(|object| ObservedNodeTracing::from(&***object).in_flight().is_some()).count()
+    }
+
+    /// Whether the leader has decided on a grant, and writes it next.
+    pub(crate) fn is_about_to_grant(&self) -> bool {
+        matches!(self.leader.writes.first(), Some((Write::Grant { .. }, _)))
     }
 
     /// Changes that have begun and have not ended, with the node.
@@ -476,7 +498,9 @@ impl Seen {
 
     fn observed(&self) -> Observed {
         let labels: BTreeMap<_, _> = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
-        let node = |(n, ready): (usize, &bool)| (name_of(n), ObservedNode { uid: uid_of(n), ready: *ready, labels: labels.clone() });
+        let node = |(n, ready): (usize, &bool)| {
+            (name_of(n), ObservedNode { uid: uid_of(n), ready: *ready, labels: labels.clone(), platform: None })
+        };
         let node_tracing = |(n, object): (usize, &Option<Hashed<NodeTracing>>)| Some((name_of(n), (&**object.as_ref()?).into()));
         Observed {
             nodes: self.nodes.iter().enumerate().map(node).collect(),

@@ -4,22 +4,30 @@ use std::collections::BTreeMap;
 
 use clustertracing::api::clustertracing::ClusterTracingStatus;
 use clustertracing::api::node_tracing::{
-    ComponentStatus, NodeSettings, Outcome, OutcomeResult, Preflight, Step as ApiStep, TracingFound, Verdict,
+    Blocker, ComponentStatus, EtcdMember, Measurement, MemberHealth, MemberRole, NodeSettings, Outcome, OutcomeResult, Preflight, Soak,
+    Step as ApiStep, TracingFound, Verdict,
 };
 use clustertracing::api::{
-    self, ClusterTracing, ComponentName, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
+    self, ClusterTracing, ComponentName, Deviation, Drift, FINALIZER, LABEL_CONTROL_PLANE, NodeTracingStatus, Reason, SINGLETON, State,
 };
+use clustertracing::component::owner::Platform;
 use clustertracing::plan::events::{self, NewEvent};
-use clustertracing::plan::observed::{Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
+use clustertracing::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::status::{invalid_status, status};
 use clustertracing::plan::validate::{Installation, validate};
 use clustertracing::plan::{CollectorPlan, GrantPlan, Plan, plan};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+/// Of every kube-apiserver before its change.
+const BEFORE: Measurement = Measurement { memory_mib: 300, latency_milliseconds: 4 };
 
 /// What is really on a node, and how its agent behaves.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub(crate) struct Machine {
     /// What the manifests carry; `None`: nothing of ours.
     pub(crate) carries: Option<NodeSettings>,
@@ -33,8 +41,35 @@ pub(crate) struct Machine {
     pub(crate) stuck: Option<Reason>,
     /// The next changes end so.
     pub(crate) fails: Option<(OutcomeResult, Reason)>,
+    /// What somebody changed since the last change of ours.
+    pub(crate) drift: Vec<Drift>,
     /// A component that does not answer its probes.
     pub(crate) unhealthy: Option<ComponentName>,
+    /// What is measured after a change, where that is not what was measured before; `Some(None)`: nothing.
+    pub(crate) measured: Option<Option<Measurement>>,
+    /// etcd runs elsewhere.
+    pub(crate) without_etcd: bool,
+    /// What the etcd member says of itself, where that is not "healthy, one of as many as there are nodes".
+    pub(crate) member: Option<EtcdMember>,
+    /// It leads.
+    pub(crate) leads: bool,
+    /// What the agent says stands in the way.
+    pub(crate) blockers: Vec<Blocker>,
+    /// How its canary pods end, if not well.
+    pub(crate) canary: Option<CanaryEnds>,
+}
+
+/// How a canary pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum CanaryEnds {
+    /// kube-apiserver says no.
+    Refused,
+    /// The image is not on the node.
+    ImageMissing,
+    /// It does not start.
+    Never,
+    /// It is evicted.
+    Evicted,
 }
 
 #[derive(Clone)]
@@ -44,6 +79,12 @@ pub(crate) struct World {
     pub(crate) machines: BTreeMap<String, Machine>,
     pub(crate) node_tracings: BTreeMap<String, ObservedNodeTracing>,
     pub(crate) collector: ObservedCollector,
+    /// Canary pods.
+    pub(crate) canaries: Vec<Pod>,
+    /// Who runs the control plane where no node of it is here.
+    pub(crate) elsewhere: Option<Platform>,
+    /// kubeadm's own configuration.
+    pub(crate) kubeadm_config: KubeadmConfig,
     /// Collectors start when they are asked to.
     pub(crate) collectors_start: bool,
     pub(crate) now: Timestamp,
@@ -68,6 +109,21 @@ impl Turn {
     }
 }
 
+impl Machine {
+    /// Somebody changes a file. Where its contents are others, a component's flags have gone with it; the node has its record of them.
+    pub(crate) fn drift(&mut self, drift: Drift) {
+        let Some(carries) = &mut self.carries else { return };
+        if drift.what == Deviation::Content {
+            match drift.component {
+                ComponentName::KubeApiserver => carries.kube_api_server.state = State::Disabled,
+                ComponentName::Etcd => carries.etcd.state = State::Disabled,
+            }
+        }
+        self.carries = carried(carries);
+        self.drift.push(drift);
+    }
+}
+
 impl World {
     pub(crate) fn new(nodes: &[&str], spec: Value) -> Self {
         let mut resource = ClusterTracing::new(SINGLETON, serde_json::from_value(spec).expect("the case's spec is a ClusterTracingSpec"));
@@ -79,6 +135,9 @@ impl World {
             machines: BTreeMap::new(),
             node_tracings: BTreeMap::new(),
             collector: ObservedCollector::default(),
+            canaries: Vec::new(),
+            elsewhere: None,
+            kubeadm_config: KubeadmConfig::Found(include_str!("../kubeadm-config/1.36.3-plain/in.yaml").to_owned()),
             collectors_start: true,
             term: 1,
             asleep: None,
@@ -94,7 +153,7 @@ impl World {
     pub(crate) fn add_node(&mut self, name: &str) {
         self.uids += 1;
         let labels = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
-        self.nodes.insert(name.to_owned(), ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels });
+        self.nodes.insert(name.to_owned(), ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels, platform: None });
         self.machines.insert(name.to_owned(), Machine::default());
     }
 
@@ -142,6 +201,9 @@ impl World {
             nodes: self.nodes.clone(),
             node_tracings: self.node_tracings.clone(),
             collector: self.collector.clone(),
+            canaries: self.canaries.iter().map(Into::into).collect(),
+            elsewhere: self.elsewhere,
+            kubeadm_config: self.kubeadm_config.clone(),
             term: format!("term-{}", self.term),
             status: self.resource.as_ref().and_then(|r| r.status.clone()).unwrap_or_default(),
         }
@@ -152,7 +214,8 @@ impl World {
         let resource = self.resource.clone()?;
         let old = resource.status.clone().unwrap_or_default();
         let observed = self.observed();
-        let installation = Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into() };
+        let installation =
+            Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
         let (plan, new, mut told) = match validate(&resource, &installation) {
             Ok(validated) => {
                 let plan = plan(&validated, &observed, self.now);
@@ -224,6 +287,22 @@ impl World {
             }
             n.targeted = Some(self.now);
         }
+        for (node, record) in &plan.canaries.record {
+            self.node_tracings.get_mut(node).expect("a verdict is recorded where it belongs").canary = Some(record.clone());
+        }
+        for (name, uid) in &plan.canaries.remove {
+            let left = self.canaries.len();
+            self.canaries.retain(|pod| pod.name_any() != *name || pod.uid().as_ref() != Some(uid));
+            assert_eq!(self.canaries.len() + 1, left, "a pod that is removed is what was observed");
+        }
+        for pod in &plan.canaries.make {
+            self.uids += 1;
+            let mut pod: Pod = serde_json::from_value(pod.clone()).expect("a Pod");
+            pod.metadata.uid = Some(format!("pod-{}", self.uids));
+            pod.metadata.creation_timestamp = Some(Time(self.now));
+            assert!(self.canaries.iter().all(|other| other.name_any() != pod.name_any()), "made twice");
+            self.canaries.push(pod);
+        }
         match &plan.collector {
             CollectorPlan::Keep => {}
             CollectorPlan::Apply(objects) => {
@@ -232,6 +311,9 @@ impl World {
             }
             CollectorPlan::Prune(names) => self.collector.config_maps.retain(|n| !names.contains(n)),
             CollectorPlan::Remove => self.collector = ObservedCollector::default(),
+        }
+        if let Some(text) = plan.kubeadm.text() {
+            self.kubeadm_config = KubeadmConfig::Found(text.to_owned());
         }
         if let Some(grant) = &plan.grant
             && let Some(n) = self.node_tracings.get_mut(&grant.node)
@@ -244,6 +326,7 @@ impl World {
             self.collector = ObservedCollector::default();
             self.node_tracings.clear();
             self.resource = None;
+            assert!(self.canaries.is_empty(), "a canary pod outlives the resource");
         }
     }
 
@@ -259,6 +342,15 @@ impl World {
         self.collector.ready = self.nodes.keys().map(|n| (n.clone(), revision.clone())).collect();
     }
 
+    /// Kubelets start canary pods, and tell what comes of them.
+    pub(crate) fn kubelets(&mut self) {
+        for pod in &mut self.canaries {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+            let ends = self.machines.get(node).and_then(|machine| machine.canary);
+            pod.status = Some(serde_json::from_value(canary_status(pod, ends)).expect("a PodStatus"));
+        }
+    }
+
     /// Every agent that runs reports, and carries out its grant.
     pub(crate) fn agents(&mut self) {
         for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
@@ -267,6 +359,7 @@ impl World {
     }
 
     fn agent(&mut self, name: &str) {
+        let members = i32::try_from(self.machines.values().filter(|m| !m.without_etcd).count()).expect("a few nodes");
         let (Some(machine), Some(n)) = (self.machines.get_mut(name), self.node_tracings.get_mut(name)) else { return };
         if machine.silent || n.node_uid != self.nodes.get(name).map(|n| n.uid.clone()).unwrap_or_default() {
             return;
@@ -274,7 +367,13 @@ impl World {
         let Some(target) = n.target.clone() else { return };
         if let Some(grant) = n.in_flight().cloned() {
             if machine.stuck.is_some() {
-                report(machine, &target.settings, &mut n.status);
+                report(machine, members, &target.settings, &mut n.status);
+                n.status.observed_generation = Some(n.generation);
+                return;
+            }
+            if !machine.blockers.is_empty() {
+                // Not begun, and the grant not used up.
+                report(machine, members, &target.settings, &mut n.status);
                 n.status.observed_generation = Some(n.generation);
                 return;
             }
@@ -284,14 +383,19 @@ impl World {
             }
             if grant.revision != target.revision {
                 // Not acted on, and never ended.
-                report(machine, &target.settings, &mut n.status);
+                report(machine, members, &target.settings, &mut n.status);
                 n.status.observed_generation = Some(n.generation);
                 return;
             }
+            let fights = machine.drift.iter().any(|d| d.healed_generation >= Some(grant.generation));
+            assert!(!fights, "the controller does not ask for a fight");
             let result = machine.fails.map_or((OutcomeResult::Succeeded, None), |(result, reason)| (result, Some(reason)));
             if result.0 == OutcomeResult::Succeeded {
                 machine.carries = carried(&target.settings);
+                machine.drift.clear();
             }
+            let before = Some(BEFORE);
+            n.status.soak = grant.measured_after.map(|_| Soak { grant: grant.id, before, after: None });
             n.status.last_outcome = Some(Outcome {
                 grant: grant.id,
                 revision: grant.revision,
@@ -303,7 +407,13 @@ impl World {
                 seconds: 7,
             });
         }
-        report(machine, &target.settings, &mut n.status);
+        let finished = n.status.last_outcome.as_ref().map(|o| o.finished_time.0);
+        let seconds = n.grant.as_ref().and_then(|g| g.measured_after);
+        let is_over = finished.zip(seconds).is_some_and(|(f, s)| self.now >= f + SignedDuration::from_secs(s.into()));
+        if let Some(soak) = n.status.soak.as_mut().filter(|_| is_over) {
+            soak.after = machine.measured.clone().unwrap_or(Some(BEFORE));
+        }
+        report(machine, members, &target.settings, &mut n.status);
         n.status.observed_generation = Some(n.generation);
     }
 
@@ -313,13 +423,36 @@ impl World {
     }
 }
 
+fn canary_status(pod: &Pod, ends: Option<CanaryEnds>) -> Value {
+    let container = |ready: bool, state: Value| {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let status = containers
+            .map(|c| json!({ "name": c.name, "image": c.image, "imageID": "", "ready": ready, "restartCount": 0, "state": state }));
+        status.collect::<Vec<_>>()
+    };
+    match ends {
+        None => json!({ "phase": "Running", "containerStatuses": container(true, json!({ "running": {} })) }),
+        Some(CanaryEnds::Refused) => {
+            let message = "E1121 15:16:22.185895 1 run.go:72] \"command failed\" err=\"unknown field \\\"x\\\"\"";
+            json!({ "phase": "Failed", "containerStatuses": container(false, json!({ "terminated": { "exitCode": 1, "message": message } })) })
+        }
+        Some(CanaryEnds::ImageMissing) => {
+            json!({ "phase": "Pending", "containerStatuses": container(false, json!({ "waiting": { "reason": "ErrImageNeverPull" } })) })
+        }
+        Some(CanaryEnds::Never) => {
+            json!({ "phase": "Pending", "containerStatuses": container(false, json!({ "waiting": { "reason": "ContainerCreating" } })) })
+        }
+        Some(CanaryEnds::Evicted) => json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory." }),
+    }
+}
+
 /// What a node carries with these settings.
 fn carried(settings: &NodeSettings) -> Option<NodeSettings> {
     let on = settings.kube_api_server.state == State::Enabled || settings.etcd.state == State::Enabled;
     on.then(|| settings.clone())
 }
 
-fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStatus) {
+fn report(machine: &Machine, members: i32, target: &NodeSettings, status: &mut NodeTracingStatus) {
     let state = |settings: Option<&NodeSettings>, name| {
         let settings = settings?;
         let component = if name == ComponentName::Etcd { &settings.etcd } else { &settings.kube_api_server };
@@ -327,11 +460,16 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
         (component.state == State::Enabled).then_some(effect)
     };
     let components = [ComponentName::KubeApiserver, ComponentName::Etcd];
+    let here = |name| name != ComponentName::Etcd || !machine.without_etcd;
     let wanted = carried(target);
-    let changes: Vec<_> =
-        components.into_iter().filter(|name| state(machine.carries.as_ref(), *name) != state(wanted.as_ref(), *name)).collect();
+    let changes: Vec<_> = components
+        .into_iter()
+        .filter(|name| here(*name) && state(machine.carries.as_ref(), *name) != state(wanted.as_ref(), *name))
+        .collect();
     let refused = machine.stuck.or_else(|| machine.refuses.filter(|_| wanted.is_some() && !changes.is_empty()));
+    status.drift = if wanted.is_some() { machine.drift.clone() } else { Vec::new() };
     let (verdict, message) = match refused {
+        None if !status.drift.is_empty() => (Verdict::Ready, String::new()),
         Some(_) => (Verdict::Refused, "/etc/kubernetes/manifests/etcd.yaml: the agent's words".to_owned()),
         None if changes.is_empty() => (Verdict::Unchanged, String::new()),
         None => (Verdict::Ready, String::new()),
@@ -343,14 +481,23 @@ fn report(machine: &Machine, target: &NodeSettings, status: &mut NodeTracingStat
         .into_iter()
         .map(|name| ComponentStatus {
             name,
+            image: Some(if name == ComponentName::Etcd { "etcd:3.6.16-0" } else { "kube-apiserver:v1.36.3" }.into()),
             version: Some(if name == ComponentName::Etcd { "3.6.16" } else { "1.36.3" }.into()),
             manifest: Some(format!("{name}.yaml")),
             manifest_digest: None,
-            tracing: if state(machine.carries.as_ref(), name).is_some() { TracingFound::Ours } else { TracingFound::NotConfigured },
-            healthy: machine.unhealthy != Some(name),
+            tracing: match state(machine.carries.as_ref(), name) {
+                _ if !here(name) => TracingFound::Absent,
+                Some(_) => TracingFound::Ours,
+                None => TracingFound::NotConfigured,
+            },
+            healthy: here(name) && machine.unhealthy != Some(name),
             started_time: None,
         })
         .collect();
+    let role = if machine.leads { MemberRole::Leader } else { MemberRole::Follower };
+    let well = EtcdMember { health: MemberHealth::Healthy, role: Some(role), members: Some(members), connected: Some(members) };
+    status.etcd = here(ComponentName::Etcd).then(|| machine.member.clone().unwrap_or(well));
+    status.blockers.clone_from(&machine.blockers);
     let changes = if refused.is_some() { Vec::new() } else { changes };
     status.preflight = Some(Preflight { revision: target.revision(), verdict, changes, reason: refused, message });
 }

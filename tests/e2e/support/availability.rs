@@ -95,6 +95,12 @@ impl Findings {
         }
     }
 
+    /// When the API server of `node` was back for the last time.
+    pub(crate) fn last_return(&self, node: &str) -> Option<Instant> {
+        let server = self.servers.iter().find(|server| server.node == node)?;
+        server.away.last().map(|(_, to)| *to)
+    }
+
     fn tell(&self) {
         for (node, from, to) in self.timeline() {
             note(&format!("{node}'s API server was away from second {from:.1} to {to:.1}: {:.1} s", to - from));

@@ -40,6 +40,18 @@ impl Cluster {
         cluster
     }
 
+    /// Installs the operator again, with these values of its chart besides: `name=value`.
+    pub(crate) fn reinstall(&self, values: &[&str]) {
+        let values = values.iter().flat_map(|value| ["--set", value]);
+        self.script(&["install"].into_iter().chain(values).collect::<Vec<_>>());
+    }
+
+    /// Every process of `node` dies at once; then it starts from what is on its disk.
+    pub(crate) fn power_cycle(&self, node: &str) {
+        self.script(&["cut", node]);
+        self.script(&["boot", node]);
+    }
+
     /// What it was made as.
     pub(crate) fn shape(&self) -> Shape {
         self.shape

@@ -1,0 +1,54 @@
+//! The API server ends again and again under the controller: after each time it must hear of a change.
+
+use std::time::{Duration, Instant};
+
+use clustertracing::api::ClusterTracing;
+
+use crate::support::clients::{Access, get};
+use crate::support::cluster::Cluster;
+use crate::support::operator::Operator;
+use crate::support::process;
+use crate::support::step::note;
+use crate::support::wait::until;
+
+/// Restarts where `E2E_ROUNDS` does not say otherwise (`make nightly`: 50).
+const ROUNDS: i32 = 8;
+/// From the kill of an API server to one that is ready: the kubelet's look, and a start on busy cores.
+const RESTART: Duration = Duration::from_mins(1);
+/// From a change to the controller's answer: its watches come back within 5 s, and its reads do with them.
+const HEARD: Duration = Duration::from_secs(20);
+
+/// Kills the only API server, changes the resource `applied` in what no node has to change for as soon as it is back, and waits for the controller's answer.
+///
+/// The kubelet makes a container that ends again and again wait up to five minutes; here it waits a second (from 1.35 on it can be told).
+pub(crate) async fn survive(cluster: &Cluster, access: &Access, operator: &Operator, applied: &ClusterTracing) {
+    let rounds = std::env::var("E2E_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let node = cluster.nodes().remove(0);
+    let kubelet = "/var/lib/kubelet/config.yaml";
+    cluster.shell(&node, &format!("printf 'crashLoopBackOff: {{maxContainerRestartPeriod: 1s}}\\n' >> {kubelet}; pkill -x kubelet"));
+    let mut heard = Vec::new();
+    for round in 0..rounds {
+        let old = process::the_one(cluster, &node, "kube-apiserver");
+        cluster.exec(&node, &["kill", "-9", &old.pid.to_string()]);
+        until("another API server is ready", RESTART, async || {
+            let new = process::try_the_one(cluster, &node, "kube-apiserver")?;
+            if new.pid == old.pid {
+                return Err("it is the old process".to_owned());
+            }
+            access.at(&node).client().request_text(get("/readyz")).await.map_err(|error| error.to_string())
+        })
+        .await;
+        let mut tracing = applied.clone();
+        tracing.spec.rollout.soak_seconds = 3 + round % 2;
+        let generation = operator.apply(&tracing).await.metadata.generation;
+        let start = Instant::now();
+        until("the controller has seen the change", HEARD, async || {
+            let observed = operator.get().await?.status.and_then(|status| status.observed_generation);
+            if observed == generation { Ok(()) } else { Err(format!("it has seen generation {observed:?} of {generation:?}")) }
+        })
+        .await;
+        heard.push(start.elapsed());
+    }
+    note(&format!("{rounds} restarts; the change was heard of after at most {:.1?}", heard.iter().max().copied().unwrap_or_default()));
+    cluster.shell(&node, &format!("sed -i '/^crashLoopBackOff:/d' {kubelet}; pkill -x kubelet"));
+}
