@@ -46,8 +46,8 @@ unit: ## Unit, golden and property tests: no cluster, no network
 
 .PHONY: simulation
 SEEDS ?= 1000
-simulation: ## The controller and the agents against a model API server, with faults: SEEDS=1000 runs (1 min)
-	SIMULATION_SEEDS=$(SEEDS) cargo test --locked --profile simulation --test simulation
+simulation: ## The controller and the agents against a model API server, with faults: SEEDS=1000 runs
+	SIMULATION_SEEDS=$(SEEDS) cargo test --locked --release --test simulation
 
 .PHONY: files
 files: ## The agent on file systems of its own: power cuts, a full disk, a read-only one (needs root; 30 s)

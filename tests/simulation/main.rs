@@ -6,7 +6,7 @@
 //! server that serves, every manifest the original or what a target makes of it, no grant after a failure.
 //!
 //! ```text
-//! make simulation SEEDS=100000                                          how many; CI: 1000
+//! make simulation SEEDS=100000                                          how many; CI runs 24, which are not optimised
 //! SIMULATION_SEED=17 cargo test --test simulation one -- --nocapture    one again, with all that happened
 //! ```
 //!
