@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::facts::Facts;
 use super::machine::Flight;
@@ -116,6 +116,25 @@ fn unrest(facts: &Facts, quiet_for: Duration, own: Option<Timestamp>) -> Option<
     Some(format!("{file} was changed by somebody else less than {seconds} s ago; a change waits until it has settled"))
 }
 
+/// How long after its first contact with the API server a kubelet has surely listed its pods: it was seen to take a second.
+const SYNCS_WITHIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether the kubelet has seen the API server's pods since it was started. One that has not drops the removal of a static pod, and lets
+/// the next pod of that name wait for ever (kubernetes issue 112814). `heartbeat`: when it last told of its node, by the node's own clock.
+pub fn has_synced(started: Option<Timestamp>, heartbeat: Option<Timestamp>, now: Timestamp) -> Result<(), Blocker> {
+    let not_yet = |message: &str| Err(blocker(Reason::KubeletNotSynced, message.to_owned()));
+    let Some(started) = started else { return not_yet("no kubelet is seen on the node; see there: systemctl status kubelet") };
+    let Some(heartbeat) = heartbeat.filter(|heartbeat| *heartbeat >= started) else {
+        return not_yet(
+            "the kubelet has not told of its node since it was started, and would not let go of a static pod; see on the node: journalctl -u kubelet",
+        );
+    };
+    if heartbeat.duration_since(started) < SYNCS_WITHIN && now.duration_since(heartbeat) < SYNCS_WITHIN {
+        return not_yet("the kubelet was started a moment ago; a change begins when it has seen its pods");
+    }
+    Ok(())
+}
+
 /// What else stands in the way of this very flight, seen from here at the last moment: it restarts an etcd member whose cluster is not
 /// well. A member that is unwell by our doing is to be mended, and cannot be asked.
 pub fn of_member(flight: &Flight, facts: &Facts) -> Option<Blocker> {
@@ -212,6 +231,22 @@ mod tests {
             (Answer::Refused, vec![mk_process(0)], KubeletHealth::Unknown),
         ] {
             assert_eq!(kubelet(&answer, &processes, hour), expected, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_begins_before_the_kubelet_has_been_in_contact_since_its_start() {
+        let at = |second| Timestamp::constant(second, 0);
+        let cases = [
+            (None, Some(100), 200, false),
+            (Some(100), None, 200, false),
+            (Some(100), Some(99), 200, false),
+            (Some(100), Some(101), 105, false),
+            (Some(100), Some(101), 106, true),
+            (Some(100), Some(105), 105, true),
+        ];
+        for (started, heartbeat, now, synced) in cases {
+            assert_eq!(has_synced(started.map(at), heartbeat.map(at), at(now)).is_ok(), synced, "{started:?} {heartbeat:?} {now}");
         }
     }
 }

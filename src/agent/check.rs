@@ -1,7 +1,5 @@
 //! Whether a target can be reached from here, and whether a grant is to be acted on. Pure.
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::applied::Applied;
 use super::drift::{self, Mend};
 use super::facts::{ComponentFacts, Facts, Trouble};
@@ -173,23 +171,6 @@ pub fn stands(acted_on: &Grant, target: &Target, object: &NodeTracing, node_uid:
     Ok(())
 }
 
-/// How long after its first contact with the API server a kubelet has surely listed its pods: it was seen to take a second.
-const SYNCS_WITHIN: SignedDuration = SignedDuration::from_secs(5);
-
-/// Whether the kubelet has seen the API server's pods since it was started. One that has not drops the removal of a static pod, and lets
-/// the next pod of that name wait for ever (kubernetes issue 112814). `heartbeat`: when it last told of its node, by the node's own clock.
-pub fn has_synced(started: Option<Timestamp>, heartbeat: Option<Timestamp>, now: Timestamp) -> Result<(), Trouble> {
-    let trouble = |message: &str| Err(Trouble { reason: Reason::KubeletNotSynced, message: message.to_owned() });
-    let Some(started) = started else { return trouble("no kubelet is seen on the node") };
-    let Some(heartbeat) = heartbeat.filter(|heartbeat| *heartbeat >= started) else {
-        return trouble("the kubelet has not been in contact with the API server since it was started");
-    };
-    if heartbeat.duration_since(started) < SYNCS_WITHIN && now.duration_since(heartbeat) < SYNCS_WITHIN {
-        return trouble("the kubelet was started a moment ago");
-    }
-    Ok(())
-}
-
 fn swap(change: &Change, facts: &Facts) -> Result<Swap, Trouble> {
     let unhealthy = |what: &str| Trouble {
         reason: Reason::ComponentUnhealthy,
@@ -328,22 +309,6 @@ mod tests {
             let mut facts = mk_facts();
             spoil(&mut facts.components[1]);
             assert_eq!(refusal(&decided(&facts)), Some(Reason::ComponentUnhealthy));
-        }
-    }
-
-    #[test]
-    fn nothing_begins_before_the_kubelet_has_been_in_contact_since_its_start() {
-        let at = |second| Timestamp::constant(second, 0);
-        let cases = [
-            (None, Some(100), 200, false),
-            (Some(100), None, 200, false),
-            (Some(100), Some(99), 200, false),
-            (Some(100), Some(101), 105, false),
-            (Some(100), Some(101), 106, true),
-            (Some(100), Some(105), 105, true),
-        ];
-        for (started, heartbeat, now, synced) in cases {
-            assert_eq!(has_synced(started.map(at), heartbeat.map(at), at(now)).is_ok(), synced, "{started:?} {heartbeat:?} {now}");
         }
     }
 

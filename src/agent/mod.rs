@@ -189,12 +189,10 @@ pub async fn work<H: Host>(
             if node_uid.is_none() {
                 node_uid = cluster.node_uid().await.inspect_err(|e| tracing::warn!("{}", chain(e))).ok();
             }
-            let confirm = async |grant: &Grant, target: &Target, kubelet_started: Option<Timestamp>| {
+            let confirm = async |grant: &Grant, target: &Target| {
                 let (node_uid, heartbeat) = cluster.node().await.map_err(|e| chain(&e))?;
-                check::has_synced(kubelet_started, heartbeat, Timestamp::now())
-                    .map_err(|trouble| format!("{}: {}", trouble.reason.as_str(), trouble.message))?;
                 let object = cluster.read().await.map_err(|e| chain(&e))?;
-                check::stands(grant, target, &object, &node_uid)
+                check::stands(grant, target, &object, &node_uid).map(|()| heartbeat)
             };
             let status = agent.turn(&object, node_uid.as_deref(), confirm, publish).await?;
             publish(status);
@@ -292,13 +290,13 @@ impl<H: Host> Agent<H> {
 
     /// Looks at the node, acts on the object's grant if there is one to act on, and says what is to be reported.
     ///
-    /// `confirm` asks the API server once more, before the first write and right before the first rename, about a grant, a target, and a
-    /// kubelet that was started at that time; `publish` hears of every step in between.
+    /// `confirm` asks the API server once more, before the first write and right before the first rename, whether the grant stands, and when
+    /// the kubelet last told of its node; `publish` hears of every step in between.
     pub async fn turn(
         &mut self,
         object: &NodeTracing,
         node_uid: Option<&str>,
-        confirm: impl AsyncFn(&Grant, &Target, Option<Timestamp>) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target) -> Result<Option<Timestamp>, String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
@@ -337,7 +335,7 @@ impl<H: Host> Agent<H> {
         node_uid: &str,
         checked: Checked,
         facts: Facts,
-        confirm: impl AsyncFn(&Grant, &Target, Option<Timestamp>) -> Result<(), String>,
+        confirm: impl AsyncFn(&Grant, &Target) -> Result<Option<Timestamp>, String>,
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<Facts, host::Error> {
         // One thing after the other: the next grant waits until everybody can know how this one ended.
@@ -370,7 +368,7 @@ impl<H: Host> Agent<H> {
                     tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
                     return Ok(facts);
                 }
-                if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
+                if let Err(why) = confirm(grant, target).await {
                     tracing::warn!(grant = grant.id, "not acting yet: {why}");
                     return Ok(facts);
                 }
@@ -399,11 +397,23 @@ impl<H: Host> Agent<H> {
                     }
                 };
                 // Asked now, so that nothing is staged in vain, and once more right before the first rename.
-                if let Err(why) = confirm(grant, target, facts.kubelet_started).await {
-                    tracing::warn!(grant = grant.id, "not acting yet: {why}");
+                let heartbeat = match confirm(grant, target).await {
+                    Ok(heartbeat) => heartbeat,
+                    Err(why) => {
+                        tracing::warn!(grant = grant.id, "not acting yet: {why}");
+                        return Ok(facts);
+                    }
+                };
+                if let Err(blocker) = blockers::has_synced(facts.kubelet_started, heartbeat, facts.now.wall) {
+                    tracing::warn!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
+                    self.blockers.push(blocker);
                     return Ok(facts);
                 }
-                let confirm = async |flight: &Flight| confirm(&flight.grant, target, facts.kubelet_started).await;
+                let confirm = async |flight: &Flight| {
+                    let heartbeat = confirm(&flight.grant, target).await?;
+                    let now = gather(&self.host).await.map_err(|e| chain(&e))?;
+                    blockers::has_synced(now.kubelet_started, heartbeat, now.now.wall).map_err(|blocker| blocker.message)
+                };
                 let flight = drive(&self.host, *flight, Event::Begun, confirm, progress).await?;
                 self.landed(flight).await?;
                 if let Some(outcome) = self.unreported.as_ref().and_then(Flight::outcome) {

@@ -181,9 +181,7 @@ fn node_status(o: &Observed, node: &NodeReport, generation: i64, now: Timestamp)
         (NodeState::UpToDate, true) => {
             "kube-apiserver could not be measured before and after the change, so that they are not compared".to_owned()
         }
-        (NodeState::UpToDate, false) => {
-            reported.and_then(|s| s.preflight.as_ref()).map(|p| p.message.clone()).unwrap_or_default()
-        }
+        (NodeState::UpToDate, false) => reported.and_then(|s| s.preflight.as_ref()).map(|p| p.message.clone()).unwrap_or_default(),
         _ => message,
     };
     NodeStatus {

@@ -68,7 +68,7 @@ async fn live(world: &Rc<World>, object: &mut NodeTracing) {
     let mut agent = mk_agent(world).await;
     let used = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()).map(|o| o.grant);
     for _ in 0..3 {
-        let status = agent.turn(object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+        let status = agent.turn(object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
         object.status = Some(status);
         world.pass(1_000);
         if let Some(outcome) = object.status.as_ref().and_then(|s| s.last_outcome.as_ref()) {
@@ -141,7 +141,7 @@ async fn turn_in(spoil: impl Fn(&World)) -> (NodeTracingStatus, bool) {
     spoil(&world);
     let before = world.manifests();
     let mut agent = mk_agent(&world).await;
-    let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
     let untouched = world.manifests() == before && world.ours().is_empty();
     (status, untouched)
 }
@@ -186,7 +186,7 @@ async fn the_first_node_is_measured_before_its_change_and_once_more_after_the_so
     let mut agent = mk_agent(&world).await;
     let mut turn = async |seconds: u64| {
         world.pass(seconds * 1_000);
-        let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+        let status = agent.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
         object.status = Some(status);
         object.status.as_ref().and_then(|s| s.soak.clone()).unwrap().after
     };
@@ -257,7 +257,7 @@ async fn nothing_is_written_without_a_grant_nor_once_the_target_is_reached() {
     let mut statuses = Vec::new();
     for _ in 0..100 {
         world.pass(10_000);
-        statuses.push(agent.turn(&object, Some("uid"), async |_, _, _| panic!("not asked"), |_| {}).await.unwrap());
+        statuses.push(agent.turn(&object, Some("uid"), async |_, _| panic!("not asked"), |_| {}).await.unwrap());
     }
     assert_eq!(world.effects.get(), effects);
     assert!(statuses.iter().all(|s| Some(s) == object.status.as_ref()), "100 idle turns report the same");
@@ -299,10 +299,23 @@ async fn a_grant_that_is_withdrawn_before_the_commit_is_dropped_and_not_used_up(
     let (world, object) = (World::new(), on(1));
     let before = world.manifests();
     let mut agent = mk_agent(&world).await;
-    let status = agent.turn(&object, Some("uid"), async |_, _, _| Err("withdrawn".into()), |_| {}).await.unwrap();
+    let status = agent.turn(&object, Some("uid"), async |_, _| Err("withdrawn".into()), |_| {}).await.unwrap();
     assert_eq!((status.last_outcome, world.manifests(), world.ours().len()), (None, before, 0));
-    let status = agent.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
     assert_eq!(status.last_outcome.unwrap().result, OutcomeResult::Succeeded);
+}
+
+#[tokio::test]
+async fn a_grant_waits_until_the_kubelet_has_told_of_its_node_since_it_was_started() {
+    let (world, object) = (World::new(), on(1));
+    let before = world.manifests();
+    let mut agent = mk_agent(&world).await;
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(None), |_| {}).await.unwrap();
+    let blocking: Vec<_> = status.blockers.iter().map(|blocker| blocker.reason).collect();
+    assert_eq!((status.last_outcome, blocking), (None, vec![Reason::KubeletNotSynced]), "it is told, and the grant is not used up");
+    assert_eq!((world.manifests(), world.ours().len()), (before, 0));
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
+    assert_eq!((status.last_outcome.unwrap().result, status.blockers), (OutcomeResult::Succeeded, vec![]));
 }
 
 #[tokio::test]
@@ -310,7 +323,12 @@ async fn steps_are_reported_while_the_change_is_under_way() {
     let (world, object, steps) = (World::new(), on(1), RefCell::new(Vec::new()));
     let mut agent = mk_agent(&world).await;
     agent
-        .turn(&object, Some("uid"), async |_, _, _| Ok(()), |s| steps.borrow_mut().push((s.step, s.preflight.unwrap().verdict)))
+        .turn(
+            &object,
+            Some("uid"),
+            async |_, _| Ok(Some(jiff::Timestamp::MAX)),
+            |s| steps.borrow_mut().push((s.step, s.preflight.unwrap().verdict)),
+        )
         .await
         .unwrap();
     let ready = |step| (step, Verdict::Ready);
@@ -576,7 +594,7 @@ async fn a_component_that_is_not_well_is_not_restarted() {
         fs::write(&path, [fs::read(&path).unwrap(), b"# touched\n".to_vec()].concat()).unwrap();
     }
     world.pass(2_000);
-    let status = mk_agent(&world).await.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+    let status = mk_agent(&world).await.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
     object.status = Some(status);
     assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::ComponentUnhealthy)));
     assert_eq!(world.ours(), Vec::<String>::new());
@@ -598,11 +616,11 @@ async fn a_damaged_journal_stops_everything_and_says_so() {
 async fn an_outcome_that_could_not_be_reported_is_reported_by_the_next_process() {
     let (world, object) = (World::new(), on(1));
     let mut first = mk_agent(&world).await;
-    first.turn(&object, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+    first.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
     drop(first); // nobody was told
     let mut second = mk_agent(&world).await;
     let pids = world.pids();
-    let status = second.turn(&object, Some("uid"), async |_, _, _| panic!("not done again"), |_| {}).await.unwrap();
+    let status = second.turn(&object, Some("uid"), async |_, _| panic!("not done again"), |_| {}).await.unwrap();
     let outcome = status.last_outcome.unwrap();
     assert_eq!((outcome.grant, outcome.result), (1, OutcomeResult::Succeeded));
     assert!(world.leftovers().contains(&"journal".to_owned()));
@@ -682,7 +700,7 @@ async fn nothing_is_left_over_but_the_journal_when_the_outcome_is_reported() {
     let (world, mut switch_off) = (mk_reached(&[on(1)]).await, off(2));
     world.settle();
     let mut agent = mk_agent(&world).await;
-    let status = agent.turn(&switch_off, Some("uid"), async |_, _, _| Ok(()), |_| {}).await.unwrap();
+    let status = agent.turn(&switch_off, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
     switch_off.status = Some(status);
     assert_eq!(result(&switch_off), (OutcomeResult::Succeeded, None));
     assert_eq!(world.ours(), ["journal"]);

@@ -463,7 +463,7 @@ impl World {
         let node = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": { "name": name, "labels": { "node-role.kubernetes.io/control-plane": "", "kubernetes.io/hostname": name } },
-            "status": { "conditions": [{ "type": "Ready", "status": status }] },
+            "status": { "conditions": [{ "type": "Ready", "status": status, "lastHeartbeatTime": self.wall().to_string() }] },
         });
         self.put("nodes", node);
     }
