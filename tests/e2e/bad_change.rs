@@ -33,10 +33,10 @@ pub(crate) async fn run(cluster: &Cluster, access: &Access, operator: &Operator,
     let node = cluster.nodes().remove(0);
     let scenario = Scenario { cluster, access, operator, before: lie(cluster, access, &node).await, node };
     step(&name("what etcd refuses in a pod is not written"), async || scenario.canary_refuses().await).await;
-    cluster.reinstall(&["canary=Disabled", "agent.quietSeconds=5"]);
+    cluster.reinstall(&["canary=Disabled"]);
     step(&name("what slips the canary is taken back within 15 s"), async || scenario.slips_the_canary().await).await;
     step(&name("a power cut in the middle of it ends with the old state, by itself"), async || scenario.power_cut().await).await;
-    cluster.reinstall(&["agent.quietSeconds=5"]);
+    cluster.reinstall(&[]);
     operator.delete().await;
     confess(cluster, access, &scenario.node).await;
     assert_eq!(files::manifests(cluster), truth);
