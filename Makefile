@@ -55,9 +55,10 @@ files: ## The agent on file systems of its own: power cuts, a full disk, a read-
 	unshare --mount --propagation private cargo test --locked --test agent disk:: -- --ignored --test-threads=1
 
 .PHONY: nightly
-nightly: ## What takes hours: 100000 simulated runs, 1000 sequences of specs, and the deep model
+nightly: ## What takes hours: 100000 simulated runs, 1000 sequences of specs, the deep model, 50 kills and 50 restarts on real clusters
 	$(MAKE) --no-print-directory simulation SEEDS=100000 PROPTEST_CASES=1000
 	$(MAKE) --no-print-directory model
+	E2E_ROUNDS=50 $(MAKE) --no-print-directory e2e
 
 .PHONY: model
 model: ## The model of the rollout, deeper than `make unit` checks it (30 min)

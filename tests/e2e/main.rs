@@ -8,6 +8,9 @@
 
 mod bad_change;
 mod checks;
+mod dead_collector;
+mod drift;
+mod gates;
 mod mistakes;
 mod restarts;
 mod single_node;

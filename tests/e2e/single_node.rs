@@ -7,7 +7,7 @@ use crate::support::jaeger::Jaeger;
 use crate::support::operator::{Operator, at_rate, sample};
 use crate::support::process;
 use crate::support::step::step;
-use crate::{bad_change, checks, restarts};
+use crate::{bad_change, checks, dead_collector, drift, restarts};
 
 pub(crate) async fn run(shape: Shape) {
     let name = |text: &str| format!("{} + etcd {}, {} node: {text}", shape.kubernetes, shape.etcd, shape.control_planes);
@@ -36,6 +36,16 @@ pub(crate) async fn run(shape: Shape) {
         assert_eq!(process::starts(&cluster, "etcd"), members);
     })
     .await;
+    if shape.kubernetes.starts_with("1.34") {
+        step(&name("a manifest that a person has changed is healed once, and not fought over"), async || {
+            drift::run(&cluster, &administrator, &operator, 260_000).await;
+        })
+        .await;
+        step(&name("a dead collector keeps no API server from ending"), async || {
+            dead_collector::costs_nothing(&cluster, &administrator, &operator).await;
+        })
+        .await;
+    }
     if shape.etcd.starts_with("3.7") {
         step(&name("an API server that ends again and again does not make the controller deaf"), async || {
             restarts::survive(&cluster, &administrator, &operator, &at_rate(250_000)).await;

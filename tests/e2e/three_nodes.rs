@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clustertracing::api::Reason;
+use clustertracing::api::node_tracing::Step;
+use clustertracing::api::{NodeTracing, Reason};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, ListParams};
@@ -11,6 +12,7 @@ use kube::{Api, Resource};
 use serde_json::{Value, json};
 
 use crate::checks;
+use crate::gates;
 use crate::mistakes::Mistake;
 use crate::support::availability::Watch;
 use crate::support::clients::Access;
@@ -41,6 +43,8 @@ pub(crate) async fn run(shape: Shape) {
     step("3 nodes: a request through a mutating webhook is one trace", async || scenario.webhook_is_in_the_trace().await).await;
     step("3 nodes: another rate restarts all API servers and no etcd member", async || scenario.rate_changes().await).await;
     step("3 nodes: where nothing changes, nothing is written", async || scenario.idle_writes_nothing().await).await;
+    step("3 nodes: no grant while an etcd member is stopped", async || gates::hold(&scenario.cluster, &scenario.operator, 240_000).await)
+        .await;
     step("3 nodes: killed at any moment, the rollout ends as it should", async || scenario.kills_are_survived().await).await;
     step("3 nodes: Disabled gives back the original bytes", async || scenario.disabled_restores().await).await;
     step("3 nodes: a second apply works", async || scenario.second_apply().await).await;
@@ -153,29 +157,46 @@ impl Scenario {
     }
 
     async fn kills_are_survived(&self) {
-        /// Seconds between the kills of a round; rounds begin them at different seconds.
-        const SPACING: u64 = 7;
+        /// Time between the kills of a round; rounds begin them at different moments.
+        const SPACING: Duration = Duration::from_secs(5);
+        /// Kills where `E2E_ROUNDS` does not say otherwise (`make nightly`: 50).
+        const KILLS: usize = 15;
+        let kills = std::env::var("E2E_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(KILLS);
         let mut moments = BTreeMap::<String, usize>::new();
-        for (round, rate) in [(0, 100_000), (1, 110_000), (2, 120_000), (3, 130_000)] {
+        for round in 0.. {
+            let killed = moments.values().sum::<usize>();
+            if killed >= kills {
+                break;
+            }
+            assert!(round < kills, "too few kills fall into a rollout: {moments:?}");
+            let rate = 100_000 + 10_000 * i32::try_from(round % 10).expect("a digit");
             self.renew_the_operators_pods().await;
             self.operator.apply(&at_rate(rate)).await;
-            let mut next = tokio::time::Instant::now() + Duration::from_millis(500 + 1700 * round);
-            for kill in 0.. {
+            let mut next = tokio::time::Instant::now() + Duration::from_millis(500 + 1700 * (round as u64 % 4));
+            for kill in 0..6 {
                 tokio::time::sleep_until(next).await;
-                next += Duration::from_secs(SPACING);
-                if kill == 6 || self.operator.is_ready().await {
+                next += SPACING;
+                if self.operator.is_ready().await {
                     break;
                 }
-                let moment = if kill % 2 == 0 { self.kill_the_agent_at_work().await } else { self.kill_the_controller() };
-                *moments.entry(moment).or_default() += 1;
+                let victim = Victim::ALL[(killed + kill) % Victim::ALL.len()];
+                *moments.entry(self.kill_at_work(victim).await).or_default() += 1;
             }
             self.operator.until_recovered().await;
             checks::assert_traced(&self.cluster, rate);
-            let paths = |digests: &Digests| digests.keys().cloned().collect::<BTreeSet<_>>();
-            assert_eq!(paths(&files::manifests(&self.cluster)), paths(&self.before), "the static-pod folders hold what they held");
+            self.assert_no_file_came_or_went().await;
         }
         note(&format!("{} moments: {moments:?}", moments.values().sum::<usize>()));
-        assert!(moments.values().sum::<usize>() >= 12, "too few kills fell into a rollout: {moments:?}");
+    }
+
+    /// The watchdog's manifest goes once the outcome is reported.
+    async fn assert_no_file_came_or_went(&self) {
+        let paths = |digests: &Digests| digests.keys().cloned().collect::<BTreeSet<_>>();
+        until("the static-pod folders hold what they held", Duration::from_mins(1), async || {
+            let found = paths(&files::manifests(&self.cluster));
+            if found == paths(&self.before) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
     }
 
     async fn disabled_restores(&self) {
@@ -258,11 +279,11 @@ impl Scenario {
         assert_eq!(rows[1][..4], ["cluster", "True", "10000", "3/3"]);
     }
 
-    /// Kills the agent of the node that is being changed, or any if there is none; says what it was doing.
-    async fn kill_the_agent_at_work(&self) -> String {
+    /// Kills a program of the node that is being changed, or of any if there is none; says what the node was doing.
+    async fn kill_at_work(&self, victim: Victim) -> String {
         let nodes = self.operator.nodes().await.unwrap_or_default();
-        let step = |node: &clustertracing::api::NodeTracing| node.status.as_ref().map(|status| status.step).unwrap_or_default();
-        let busy = nodes.iter().find(|node| step(node) != clustertracing::api::node_tracing::Step::Idle);
+        let step = |node: &NodeTracing| node.status.as_ref().map(|status| status.step).unwrap_or_default();
+        let busy = nodes.iter().find(|node| step(node) != Step::Idle);
         let waiting = || {
             nodes.iter().find(|node| {
                 node.status.as_ref().and_then(|s| s.current_revision.as_ref()) != node.spec.target.as_ref().map(|t| &t.revision)
@@ -270,23 +291,15 @@ impl Scenario {
         };
         let node = busy.or_else(waiting);
         let name = node.and_then(|node| node.metadata.name.clone()).unwrap_or_else(|| "cp1".to_owned());
-        self.kill(&name, "clustertracing-agent");
-        format!("agent while {:?}", node.map(step).unwrap_or_default())
-    }
-
-    /// Kills the controller, wherever it runs.
-    fn kill_the_controller(&self) -> String {
-        for node in self.cluster.nodes() {
-            self.kill(&node, "clustertracing-controller");
+        // the controller runs somewhere
+        let places = if victim == Victim::Controller { self.cluster.nodes() } else { vec![name] };
+        for place in places {
+            for process in process::running(&self.cluster, &place, victim.program()).iter().filter(|process| victim.is(process)) {
+                // It may have ended by itself since it was seen.
+                drop(self.cluster.try_exec(&place, &["kill", "-9", &process.pid.to_string()]));
+            }
         }
-        "controller".to_owned()
-    }
-
-    fn kill(&self, node: &str, program: &str) {
-        for process in process::running(&self.cluster, node, program) {
-            // It may have ended by itself since it was seen.
-            drop(self.cluster.try_exec(node, &["kill", "-9", &process.pid.to_string()]));
-        }
+        format!("{victim:?} while {:?}", node.map(step).unwrap_or_default())
     }
 
     /// New pods for agents and controller: the kubelet makes a container that was killed before wait ever longer for its next start.
@@ -340,6 +353,35 @@ impl Scenario {
         assert_eq!(files::manifests(&self.cluster), self.before, "the manifests are the original ones: bytes, mode, owner");
         files::assert_nothing_left_over(&self.cluster).await;
         checks::assert_untraced(&self.cluster);
+    }
+}
+
+/// What is killed while a rollout is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Agent,
+    Watchdog,
+    Controller,
+    Kubelet,
+    Containerd,
+}
+
+impl Victim {
+    const ALL: [Self; 5] = [Self::Agent, Self::Controller, Self::Watchdog, Self::Kubelet, Self::Containerd];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Agent | Self::Watchdog => "clustertracing-agent",
+            Self::Controller => "clustertracing-controller",
+            Self::Kubelet => "kubelet",
+            Self::Containerd => "containerd",
+        }
+    }
+
+    /// The watchdog is the agent's program, with a subcommand.
+    fn is(self, process: &process::Process) -> bool {
+        let is_watchdog = process.argv.iter().any(|argument| argument == "watchdog");
+        is_watchdog == (self == Self::Watchdog)
     }
 }
 
