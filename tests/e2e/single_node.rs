@@ -1,5 +1,6 @@
 //! One control-plane node: every change takes the only API server away, with the operator's own requests.
 
+use crate::support::availability::Watch;
 use crate::support::clients::Access;
 use crate::support::cluster::{Cluster, Shape};
 use crate::support::files;
@@ -30,7 +31,9 @@ pub(crate) async fn run(shape: Shape) {
     .await;
     step(&name("another rate restarts kube-apiserver and leaves etcd running"), async || {
         let (api_servers, members) = (process::starts(&cluster, "kube-apiserver"), process::starts(&cluster, "etcd"));
+        let watch = Watch::start(&cluster, &administrator);
         operator.apply_until_ready(&at_rate(250_000)).await;
+        watch.stop().await;
         checks::assert_traced(&cluster, 250_000);
         assert_ne!(process::starts(&cluster, "kube-apiserver"), api_servers);
         assert_eq!(process::starts(&cluster, "etcd"), members);
@@ -53,7 +56,9 @@ pub(crate) async fn run(shape: Shape) {
         .await;
     }
     step(&name("delete gives back the original bytes, and leaves nothing"), async || {
+        let watch = Watch::start(&cluster, &administrator);
         operator.delete().await;
+        watch.stop().await;
         assert_eq!(files::manifests(&cluster), before);
         files::assert_nothing_left_over(&cluster).await;
         checks::assert_untraced(&cluster);
