@@ -16,7 +16,8 @@ pub const TRIES: usize = WAITS.len() + 1;
 
 /// Whether the same change may well succeed later: nothing in it is known to be wrong, and the node has its original manifests.
 fn is_unclear(outcome: &Outcome) -> bool {
-    matches!(outcome.reason, Some(Reason::HealthTimeout | Reason::KubeletNotReacting | Reason::WatchdogNotStarted))
+    let may_pass = [Reason::HealthTimeout, Reason::KubeletNotReacting, Reason::WatchdogNotStarted, Reason::Interrupted];
+    outcome.reason.is_some_and(|reason| may_pass.contains(&reason))
         && matches!(outcome.result, OutcomeResult::RolledBack | OutcomeResult::Refused)
 }
 

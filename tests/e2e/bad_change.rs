@@ -19,6 +19,8 @@ const RESTART: Duration = Duration::from_mins(3);
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 /// From the start of a node to the old state serving again: the kubelet's and containerd's start, and the watchdog's patience with them.
 const BACK_AFTER_A_BOOT: Duration = Duration::from_mins(3);
+/// Why: an exit is seen, or the time in which a process must appear is over before a node is up again whose kernel went on (as here).
+const AFTER_A_BOOT: [Reason; 2] = [Reason::NewProcessExited, Reason::NewProcessNotStarted];
 /// A tag by which etcd gets flags that etcd 3.7 does not know any more.
 const TAG: &str = "3.5.24-0";
 /// What etcd 3.7 says of the first of them.
@@ -54,7 +56,7 @@ impl Scenario<'_> {
     async fn canary_refuses(&self) {
         let starts = process::starts(self.cluster, "etcd");
         self.operator.apply(&at_rate(10_000)).await;
-        let message = self.operator.until_stalled(Reason::CanaryRefused).await;
+        let message = self.operator.until_stalled(&[Reason::CanaryRefused]).await;
         note(&message);
         assert!(message.contains(REFUSAL), "etcd's own words are missing in {message:?}");
         assert_eq!(files::manifests(self.cluster), self.before, "nothing is written");
@@ -66,7 +68,7 @@ impl Scenario<'_> {
         let watch = Watch::start(self.cluster, self.access);
         self.operator.apply(&at_rate(20_000)).await;
         let exited = self.until_etcd_refuses().await;
-        let message = self.operator.until_stalled(Reason::NewProcessExited).await;
+        let message = self.operator.until_stalled(&[Reason::NewProcessExited]).await;
         note(&message);
         let back = watch.stop().await.last_return(&self.node).expect("the API server was away");
         note(&format!("from etcd's first exit to the old state serving: {:.1} s", (back - exited).as_secs_f64()));
@@ -85,7 +87,7 @@ impl Scenario<'_> {
         })
         .await;
         note(&format!("from the node's start to the old state serving: {:.1} s", booted.elapsed().as_secs_f64()));
-        self.operator.until_stalled(Reason::NewProcessExited).await;
+        self.operator.until_stalled(&AFTER_A_BOOT).await;
         self.until_restored().await;
     }
 

@@ -34,7 +34,7 @@ pub(crate) async fn run(cluster: &Cluster, access: &Access, operator: &Operator,
     assert_eq!(files::manifests(cluster), healthy, "healed: bytes, mode, owner");
 
     take_the_flag_out(cluster, access, &node).await;
-    let message = operator.until_stalled(Reason::Conflict).await;
+    let message = operator.until_stalled(&[Reason::Conflict]).await;
     note(&message);
     let left = files::manifests(cluster);
     holds("a second change soon after is left alone", LEFT_ALONE, async || files::manifests(cluster) == left).await;

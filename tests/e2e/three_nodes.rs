@@ -232,7 +232,7 @@ impl Scenario {
         let (written, starts) = (files::manifests(&self.cluster), self.starts());
 
         self.operator.apply(&sample()).await;
-        let message = self.operator.until_stalled(Reason::Conflict).await;
+        let message = self.operator.until_stalled(&[Reason::Conflict]).await;
         note(&format!("Conflict: {message}"));
         for part in ["cp2", "kube-apiserver.yaml", "--tracing-config-file", "remove"] {
             assert!(message.contains(part), "{part:?} is missing in {message:?}");
@@ -240,7 +240,7 @@ impl Scenario {
         assert_eq!((files::manifests(&self.cluster), self.starts()), (written.clone(), starts), "no byte is written on any node");
 
         own_tracing.correct();
-        let message = self.operator.until_stalled(Reason::UnsupportedManifest).await;
+        let message = self.operator.until_stalled(&[Reason::UnsupportedManifest]).await;
         note(&format!("UnsupportedManifest: {message}"));
         for part in ["cp3", "etcd.yaml", "anchor"] {
             assert!(message.contains(part), "{part:?} is missing in {message:?}");

@@ -10,6 +10,9 @@ use crate::api::node_tracing::OutcomeResult;
 use crate::api::{ComponentName, Reason};
 use crate::host::{Now, ProcessId};
 
+/// A kubelet that hears of manifests starts their processes within this time: it was seen to take 1 to 2 s, and after a let-go pod no second try.
+const TAKES_UP: u64 = 5_000;
+
 /// What is known while going back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollingBack {
@@ -160,12 +163,15 @@ impl Flight {
 
     /// A kubelet that does not start the old manifests, long after they came back. One that was started while the API was away drops the
     /// removal of a static pod, and lets the next one of its name wait for ever (kubernetes issue 112814): what saves the node is that it
-    /// is started once more, which costs no running pod anything.
+    /// is started once more, which costs no running pod anything. One that was started since the change began, and took the old
+    /// manifests' coming without a start of theirs, is that one: it is waited for no longer than a kubelet takes.
     fn deaf_kubelet(&self, state: &RollingBack, view: &View, now: &Now) -> Option<ProcessId> {
         let kubelet = view.kubelet.filter(|kubelet| !state.killed.contains(kubelet))?;
         let waited = now.since_boot.saturating_sub(state.in_place?);
+        let in_place = state.in_place?;
+        let meanwhile = self.begun.is_some_and(|begun| now.wall_time_of(kubelet.started) >= begun) && kubelet.started <= in_place;
         // a kubelet that has been started since has its own time
-        let due = waited >= STARTS && now.since_boot.saturating_sub(kubelet.started) >= STARTS;
+        let due = (meanwhile && waited >= TAKES_UP) || (waited >= STARTS && now.since_boot.saturating_sub(kubelet.started) >= STARTS);
         let runs = |index: &usize| view.components[*index].processes.iter().any(|p| p.argv == self.swaps[*index].before.argv);
         (due && !state.undone.iter().all(runs)).then_some(kubelet)
     }

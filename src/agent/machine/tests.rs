@@ -595,6 +595,23 @@ fn a_new_api_server_that_never_answered_is_not_waited_for_and_one_that_did_is_no
 }
 
 #[test]
+fn a_kubelet_that_was_started_since_the_change_began_and_is_deaf_is_started_again_at_once_and_only_once() {
+    let (back, _) = go_back(mk_rolling_back(), 3 * SECOND);
+    let with = |started: u64, flight: &Flight, s: u64, event: Event| {
+        let Event::Looked(view) = event else { panic!("a look") };
+        let kubelet = Some(ProcessId { pid: 1, started });
+        play(flight.clone(), vec![(s * SECOND, Event::Looked(View { kubelet, ..view }))])
+    };
+    let is_killed = |started, s| matches!(with(started, &back, s, nothing(&mk_flight())).1, Some(Effect::Kill(_)));
+    assert_eq!([is_killed(2 * SECOND, 9), is_killed(2 * SECOND, 10)], [false, true], "it missed the removal");
+    assert!(!is_killed(SECOND / 2, 10), "it ran before");
+    assert!(!is_killed(8 * SECOND, 20), "it came after the manifests");
+    assert!(matches!(with(2 * SECOND, &back, 10, old(&mk_flight())).1, Some(Effect::Look { .. })), "what runs needs no kubelet");
+    let (killed, _) = with(2 * SECOND, &back, 10, nothing(&mk_flight()));
+    assert!(matches!(with(2 * SECOND, &killed, 20, nothing(&mk_flight())).1, Some(Effect::Look { .. })));
+}
+
+#[test]
 fn a_kubelet_that_does_not_start_the_old_manifests_is_started_again_once() {
     let (back, _) = go_back(mk_rolling_back(), 3 * SECOND);
     let look = |s: u64| play(back.clone(), vec![(s * SECOND, nothing(&mk_flight()))]);

@@ -30,6 +30,7 @@ pub(crate) fn write(cluster: &Cluster) {
     for node in cluster.nodes() {
         for (name, script) in [
             ("clustertracing.log", format!("tail -qn {KEPT_LINES} /var/log/pods/{NAMESPACE}_*/*/*.log")),
+            ("watchdog.log", format!("tail -qn {KEPT_LINES} /var/log/pods/kube-system_clustertracing-watchdog-*/*/*.log")),
             ("kube-apiserver.log", format!("tail -qn {KEPT_LINES} /var/log/pods/kube-system_kube-apiserver-*/*/*.log")),
             ("etcd.log", format!("tail -qn {KEPT_LINES} /var/log/pods/kube-system_etcd-*/*/*.log")),
             ("files.txt", "find /etc/kubernetes/manifests /etc/kubernetes/clustertracing -ls; cat /etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/manifests/etcd.yaml; find /etc/kubernetes/clustertracing -type f | xargs tail -n +1".to_owned()),

@@ -108,13 +108,14 @@ impl Operator {
         self.get().await.is_ok_and(|tracing| current(&tracing, ConditionType::Ready).is_some_and(|ready| ready.status == "True"))
     }
 
-    /// Waits until the operator says that it needs a person, for `reason`; gives its message.
-    pub(crate) async fn until_stalled(&self, reason: Reason) -> String {
+    /// Waits until the operator says that it needs a person, for one of `reasons`; gives its message.
+    pub(crate) async fn until_stalled(&self, reasons: &[Reason]) -> String {
         until("the ClusterTracing is Stalled", API_AWAY, async || {
             let tracing = self.get().await?;
             let conditions = [ConditionType::Ready, ConditionType::Stalled].map(|condition| current(&tracing, condition).cloned());
             let [Some(ready), Some(stalled)] = &conditions else { return Err(format!("the conditions are {conditions:?}")) };
-            if (ready.status.as_str(), stalled.status.as_str()) == ("False", "True") && stalled.reason == reason.as_str() {
+            if (ready.status.as_str(), stalled.status.as_str()) == ("False", "True") && reasons.iter().any(|r| r.as_str() == stalled.reason)
+            {
                 Ok(stalled.message.clone())
             } else {
                 Err(format!("the conditions are {conditions:?}"))
