@@ -14,7 +14,7 @@ use std::time::Duration;
 use api_server::ApiServer;
 use clustertracing::api::{ClusterTracing, NodeTracing, State};
 use clustertracing::component::kubeadm;
-use clustertracing::controller::{self, Context, turn};
+use clustertracing::controller::{self, Category, Context, turn};
 use clustertracing::plan::validate::Installation;
 use clustertracing::plan::{canary, collector};
 use clustertracing::runtime::lease::Leadership;
@@ -392,7 +392,9 @@ async fn kubeadms_configuration_keeps_the_settings_and_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs built kube-apiserver and etcd: make test"]
 async fn two_controllers_at_once_never_grant_two_nodes() {
-    const ROUNDS: i32 = 60;
+    /// A race that both lose grants nobody: two rounds of three, as seen.
+    const ROUNDS: i32 = 100;
+    const GRANTS: i32 = 10;
     let server = ApiServer::start("1.36.3", "3.6.16").await;
     let mut cluster = Cluster::new(server.client()).await;
     let mut carries = BTreeMap::new();
@@ -401,14 +403,19 @@ async fn two_controllers_at_once_never_grant_two_nodes() {
     let other = context(&cluster.client, "third");
     let mut granted = 0;
     for round in 0..ROUNDS {
+        if granted == GRANTS {
+            break;
+        }
         // Every node is to change again, by settings that were tried before: only grants are raced for.
         let edit = json!({ "spec": { "samplingRatePerMillion": 10_000 + round } });
         cluster.resources().patch("cluster", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
         for _ in 0..12 {
-            // One of them may lose a race to the other: that is an error, and nothing else.
+            // Each may lose a race to the other, over one object or another: that is an error, and nothing else.
             let now = Timestamp::now();
             let (first, second) = tokio::join!(turn(&cluster.context, now), turn(&other, now));
-            assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
+            for error in [first, second].into_iter().filter_map(Result::err) {
+                assert_eq!(error.category(), Category::Conflict, "{error:?}");
+            }
             let in_flight = cluster.in_flight().await;
             assert!(in_flight.len() <= 1, "round {round}: {in_flight:?}");
             if !in_flight.is_empty() {
@@ -420,7 +427,7 @@ async fn two_controllers_at_once_never_grant_two_nodes() {
         }
         cluster.agents(&mut carries).await;
     }
-    assert!(granted >= ROUNDS / 2, "granted {granted} times in {ROUNDS} rounds");
+    assert_eq!(granted, GRANTS, "in {ROUNDS} rounds");
 }
 
 /// The program itself: lease, watches, turns. Two of them: one leads, and the other takes over when it goes.
