@@ -136,12 +136,5 @@ async fn edit(cluster: &Cluster, access: &Access, node: &str, edit: &str) {
          mv /etc/kubernetes/etcd.new {MANIFESTS}/etcd.yaml"
     );
     cluster.shell(node, &script);
-    until("etcd runs from the other image, and the API server answers", RESTART, async || {
-        let new = process::try_the_one(cluster, node, "etcd")?;
-        if (new.pid, new.started) == (old.pid, old.started) {
-            return Err("it is the old process".to_owned());
-        }
-        access.at(node).client().request_text(get("/readyz")).await.map_err(|error| error.to_string())
-    })
-    .await;
+    process::until_replaced(cluster, access, node, "etcd", &old, RESTART).await;
 }

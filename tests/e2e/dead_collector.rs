@@ -7,7 +7,6 @@ use crate::support::cluster::Cluster;
 use crate::support::operator::{Operator, at_rate};
 use crate::support::process::{self, Process};
 use crate::support::step::note;
-use crate::support::wait::until;
 
 /// From the end of an API server to one that is ready: the kubelet's look, its back-off of 10 s, and a start on busy cores.
 const RESTART: Duration = Duration::from_mins(2);
@@ -48,14 +47,7 @@ async fn end(cluster: &Cluster, access: &Access, node: &str) -> Duration {
         old.pid
     );
     let nanoseconds = cluster.shell(node, &script);
-    until("another API server is ready", RESTART, async || {
-        let new = process::try_the_one(cluster, node, "kube-apiserver")?;
-        if new.pid == old.pid {
-            return Err("it is the old process".to_owned());
-        }
-        access.at(node).client().request_text(get("/readyz")).await.map_err(|error| error.to_string())
-    })
-    .await;
+    process::until_replaced(cluster, access, node, "kube-apiserver", &old, RESTART).await;
     Duration::from_nanos(nanoseconds.trim().parse().expect("a number"))
 }
 

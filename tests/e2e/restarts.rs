@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clustertracing::api::ClusterTracing;
 
-use crate::support::clients::{Access, get};
+use crate::support::clients::Access;
 use crate::support::cluster::Cluster;
 use crate::support::operator::Operator;
 use crate::support::process;
@@ -30,14 +30,7 @@ pub(crate) async fn survive(cluster: &Cluster, access: &Access, operator: &Opera
     for round in 0..rounds {
         let old = process::the_one(cluster, &node, "kube-apiserver");
         cluster.exec(&node, &["kill", "-9", &old.pid.to_string()]);
-        until("another API server is ready", RESTART, async || {
-            let new = process::try_the_one(cluster, &node, "kube-apiserver")?;
-            if new.pid == old.pid {
-                return Err("it is the old process".to_owned());
-            }
-            access.at(&node).client().request_text(get("/readyz")).await.map_err(|error| error.to_string())
-        })
-        .await;
+        process::until_replaced(cluster, access, &node, "kube-apiserver", &old, RESTART).await;
         let mut tracing = applied.clone();
         tracing.spec.rollout.soak_seconds = 3 + round % 2;
         let generation = operator.apply(&tracing).await.metadata.generation;

@@ -1,8 +1,11 @@
 //! The processes of a node, as its kernel sees them: independent of what any agent reports.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::clients::{Access, get};
 use super::cluster::Cluster;
+use super::wait::until;
 
 /// A running process. Number and start time together name it: no other process ever has both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,18 @@ pub(crate) fn everywhere(cluster: &Cluster, program: &str) -> BTreeMap<String, P
 /// When the one process of `program` on every node started.
 pub(crate) fn starts(cluster: &Cluster, program: &str) -> BTreeMap<String, (u32, u64)> {
     everywhere(cluster, program).into_iter().map(|(node, process)| (node, (process.pid, process.started))).collect()
+}
+
+/// Waits until another process than `old` runs `program` in `node`, and the node's API server is ready.
+pub(crate) async fn until_replaced(cluster: &Cluster, access: &Access, node: &str, program: &str, old: &Process, budget: Duration) {
+    until(&format!("another {program} runs, and the API server is ready"), budget, async || {
+        let new = try_the_one(cluster, node, program)?;
+        if (new.pid, new.started) == (old.pid, old.started) {
+            return Err("it is the old process".to_owned());
+        }
+        access.at(node).client().request_text(get("/readyz")).await.map_err(|error| error.to_string())
+    })
+    .await;
 }
 
 fn program_of(process: &Process) -> &str {
