@@ -16,19 +16,21 @@ mod restarts;
 mod single_node;
 mod support;
 mod three_nodes;
+mod upgrade;
 
 use support::cluster::Shape;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real cluster: make e2e"]
 async fn single_node_on_1_34() {
-    single_node::run(Shape { kubernetes: "1.34.4", etcd: "3.6.16", control_planes: 1 }).await;
+    single_node::run(Shape { kubernetes: "1.34.4", etcd: "3.6.16", control_planes: 1 }, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real cluster: make e2e"]
-async fn single_node_on_1_37() {
-    single_node::run(Shape { kubernetes: "1.37.1", etcd: "3.7.3", control_planes: 1 }).await;
+async fn single_node_upgraded_from_1_36_to_1_37() {
+    let shape = Shape { kubernetes: "1.36.3", etcd: "3.6.16", control_planes: 1 };
+    single_node::run(shape, Some(Shape { kubernetes: "1.37.1", etcd: "3.7.3", ..shape })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

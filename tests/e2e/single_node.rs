@@ -5,19 +5,23 @@ use crate::support::clients::Access;
 use crate::support::cluster::{Cluster, Shape};
 use crate::support::files;
 use crate::support::jaeger::Jaeger;
+use crate::support::kubeadm;
 use crate::support::operator::{Operator, at_rate, sample};
 use crate::support::process;
 use crate::support::step::step;
-use crate::{bad_change, checks, dead_collector, drift, restarts};
+use crate::{bad_change, checks, dead_collector, drift, restarts, upgrade};
 
-pub(crate) async fn run(shape: Shape) {
-    let name = |text: &str| format!("{} + etcd {}, {} node: {text}", shape.kubernetes, shape.etcd, shape.control_planes);
-    let cluster = step(&name("the cluster comes up and the operator is installed"), async || Cluster::up(shape)).await;
+/// With `to`, the traced cluster is upgraded by kubeadm.
+pub(crate) async fn run(shape: Shape, to: Option<Shape>) {
+    let versions = |shape: Shape| format!("{} + etcd {}", shape.kubernetes, shape.etcd);
+    let versions = [Some(shape), to].into_iter().flatten().map(versions).collect::<Vec<_>>().join(" → ");
+    let name = |text: &str| format!("{versions}, 1 node: {text}");
+    let mut cluster = step(&name("the cluster comes up and the operator is installed"), async || Cluster::up(shape)).await;
     let administrator = Access::administrator(&cluster).await;
     let super_administrator = Access::super_administrator(&cluster).await;
     let operator = Operator::new(administrator.client());
     let jaeger = Jaeger::new();
-    let before = files::manifests(&cluster);
+    let (before, configured) = (files::manifests(&cluster), kubeadm::configuration(&cluster));
 
     step(&name("apply is Ready, through the API server's own restart"), async || {
         operator.apply_until_ready(&sample()).await;
@@ -49,7 +53,8 @@ pub(crate) async fn run(shape: Shape) {
         })
         .await;
     }
-    if shape.etcd.starts_with("3.7") {
+    if let Some(to) = to {
+        upgrade::run(&mut cluster, to, 250_000, &administrator, &jaeger, name).await;
         step(&name("an API server that ends again and again does not make the controller deaf"), async || {
             restarts::survive(&cluster, &administrator, &operator, &at_rate(250_000)).await;
         })
@@ -59,12 +64,17 @@ pub(crate) async fn run(shape: Shape) {
         let watch = Watch::start(&cluster, &administrator);
         operator.delete().await;
         watch.stop().await;
+        let (before, configured) = match to {
+            None => (before, configured),
+            Some(to) => upgrade::untraced(&cluster, shape, to, &configured),
+        };
+        assert_eq!(kubeadm::configuration(&cluster), configured);
         assert_eq!(files::manifests(&cluster), before);
         files::assert_nothing_left_over(&cluster).await;
         checks::assert_untraced(&cluster);
     })
     .await;
-    if shape.etcd.starts_with("3.7") {
+    if to.is_some() {
         bad_change::run(&cluster, &administrator, &operator, name).await;
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn host_client(port: u16) -> Client {
 }
 
 /// The address of a node: cp2's is 10.89.0.12.
-fn address(node: &str) -> String {
+pub(crate) fn address(node: &str) -> String {
     format!("{HOST}{}", node.trim_start_matches("cp"))
 }
 

@@ -1,7 +1,7 @@
 //! The testbed's cluster, driven through `tests/testbed/cluster.sh`: from its start to its end, also when a test panics.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::dump;
 
@@ -52,7 +52,17 @@ impl Cluster {
         self.script(&["boot", node]);
     }
 
-    /// What it was made as.
+    /// Starts an upgrade to these versions by kubeadm, its output going to ours. Whoever starts it waits for its end.
+    pub(crate) fn begin_upgrade(&self, to: Shape) -> Child {
+        self.command(&["upgrade", to.kubernetes, to.etcd]).spawn().expect("cluster.sh can be started")
+    }
+
+    /// What an upgrade has made of it.
+    pub(crate) fn became(&mut self, shape: Shape) {
+        self.shape = shape;
+    }
+
+    /// What it was made as, or has become since.
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }

@@ -29,12 +29,21 @@ pub(crate) async fn assert_nothing_left_over(cluster: &Cluster) {
 }
 
 fn digests(cluster: &Cluster, node: &str, folder: &str) -> Digests {
-    let script = format!(
+    parse(node, &cluster.shell(node, &digesting(folder)))
+}
+
+/// The script that prints a folder's digests.
+pub(crate) fn digesting(folder: &str) -> String {
+    format!(
         "[ -d {folder} ] || exit 0; find {folder} -type f | sort | while read -r file; do \
          echo \"$file $(sha256sum < \"$file\" | cut -d' ' -f1) $(stat -c '%a %U:%G' \"$file\")\"; done"
-    );
-    let text = cluster.shell(node, &script);
-    text.lines()
+    )
+}
+
+/// What it printed in `node`.
+pub(crate) fn parse(node: &str, printed: &str) -> Digests {
+    printed
+        .lines()
         .map(|line| line.split_once(' ').unwrap_or_else(|| panic!("{node}: cannot read {line:?}")))
         .map(|(path, digest)| (format!("{node}:{path}"), digest.to_owned()))
         .collect()

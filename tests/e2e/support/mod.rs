@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 mod dump;
 pub(crate) mod files;
 pub(crate) mod jaeger;
+pub(crate) mod kubeadm;
 pub(crate) mod operator;
 pub(crate) mod process;
 pub(crate) mod step;

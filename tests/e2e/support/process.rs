@@ -19,6 +19,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Its name among all processes that there ever were.
+    pub(crate) fn id(&self) -> (u32, u64) {
+        (self.pid, self.started)
+    }
+
+    /// Its program, by the last part of its path.
+    pub(crate) fn program(&self) -> &str {
+        self.argv.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default()
+    }
+
     /// The value of a flag that is written `--name=value`, if it is given.
     pub(crate) fn flag(&self, name: &str) -> Option<&str> {
         let prefix = format!("--{name}=");
@@ -26,8 +36,13 @@ impl Process {
     }
 }
 
-/// All processes of `program` in `node`, the program named by the last part of its path.
+/// All processes of `program` in `node`.
 pub(crate) fn running(cluster: &Cluster, node: &str, program: &str) -> Vec<Process> {
+    all(cluster, node).into_iter().filter(|process| process.program() == program).collect()
+}
+
+/// All processes in `node`.
+pub(crate) fn all(cluster: &Cluster, node: &str) -> Vec<Process> {
     // A process may end between the listing and the reading: it is left out. Fields are counted from behind the command's
     // name, which may have blanks and parentheses; the start time is then the 20th (field 22 of proc(5)).
     let script = r#"for folder in /proc/[0-9]*; do
@@ -35,7 +50,7 @@ pub(crate) fn running(cluster: &Cluster, node: &str, program: &str) -> Vec<Proce
         stat=$(cat "$folder/stat" 2> /dev/null) || continue
         printf '%s %s %s\n' "${folder#/proc/}" "$(printf '%s' "${stat##*) }" | cut -d' ' -f20)" "$argv"
     done"#;
-    cluster.shell(node, script).lines().filter_map(parse).filter(|process| program_of(process) == program).collect()
+    cluster.shell(node, script).lines().filter_map(parse).collect()
 }
 
 /// The one process of `program` in `node`.
@@ -60,23 +75,19 @@ pub(crate) fn everywhere(cluster: &Cluster, program: &str) -> BTreeMap<String, P
 
 /// When the one process of `program` on every node started.
 pub(crate) fn starts(cluster: &Cluster, program: &str) -> BTreeMap<String, (u32, u64)> {
-    everywhere(cluster, program).into_iter().map(|(node, process)| (node, (process.pid, process.started))).collect()
+    everywhere(cluster, program).into_iter().map(|(node, process)| (node, process.id())).collect()
 }
 
 /// Waits until another process than `old` runs `program` in `node`, and the node's API server is ready.
 pub(crate) async fn until_replaced(cluster: &Cluster, access: &Access, node: &str, program: &str, old: &Process, budget: Duration) {
     until(&format!("another {program} runs, and the API server is ready"), budget, async || {
         let new = try_the_one(cluster, node, program)?;
-        if (new.pid, new.started) == (old.pid, old.started) {
+        if new.id() == old.id() {
             return Err("it is the old process".to_owned());
         }
         access.at(node).client().request_text(get("/readyz")).await.map_err(|error| error.to_string())
     })
     .await;
-}
-
-fn program_of(process: &Process) -> &str {
-    process.argv.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default()
 }
 
 /// `pid start argv`, the arguments ended by the unit separator. `None` for a kernel thread, which has no arguments.
