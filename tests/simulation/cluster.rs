@@ -372,6 +372,9 @@ impl World {
         if grant.is_object() && *grant != was["spec"]["grant"] {
             self.wrote.insert(format!("grant {name} {} of generation {}", grant["revision"], grant["generation"]));
             let generation = grant["generation"].as_i64().unwrap_or_default();
+            if is_another_try(&is["status"]["lastOutcome"], grant, self.wall()) {
+                self.failed.remove(&generation);
+            }
             self.check(!self.failed.contains(&generation), || format!("{name} is granted after a failure of generation {generation}"));
             let granted: Vec<_> = self.objects.all("nodetracings").filter(|(_, o)| is_in_flight(o)).map(|(n, _)| n.to_owned()).collect();
             self.check(granted.len() <= 1, || format!("{granted:?} are granted at once"));
@@ -540,4 +543,11 @@ pub(crate) fn is_in_flight(node_tracing: &Value) -> bool {
 /// The wall clock at a moment of the simulation.
 pub(crate) fn wall(millis: u64) -> Timestamp {
     Timestamp::constant(1_795_262_400, 0) + SignedDuration::from_millis(i64::try_from(millis).expect("a short run"))
+}
+
+/// Whether a grant lets a change be tried again that was interrupted twice: 10 minutes later, and under the next number.
+fn is_another_try(outcome: &Value, grant: &Value, now: Timestamp) -> bool {
+    let ended = outcome["finishedTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+    let waited = ended.is_some_and(|ended| now.duration_since(ended) >= SignedDuration::from_mins(10));
+    outcome["reason"] == "Interrupted" && waited && grant["attempt"].as_i64().is_some_and(|attempt| attempt > 1)
 }
