@@ -176,18 +176,18 @@ fn assert_left_alone(looks: &[Look], before: &NodeTracing) {
 
 /// What kubeadm itself rendered is traced, from its first start: seen before anything else could have changed it.
 fn assert_came_up_traced(looks: &[Look]) {
-    let during: Vec<_> = looks.iter().filter(|look| look.kubeadm_runs).collect();
-    let (first, last) = (during.first().expect("kubeadm ran"), during.last().expect("kubeadm ran"));
-    let [Some(old_etcd), Some(etcd), Some(old_api_server), Some(api_server)] =
-        [&first.etcd, &last.etcd, &first.api_server, &last.api_server].map(Option::as_ref)
-    else {
-        panic!("at first {first:#?}, in the end {last:#?}");
+    let replaced = |program: fn(&Look) -> Option<&Process>| {
+        let mut seen = looks.iter().filter(|look| look.kubeadm_runs).filter_map(program);
+        let first = seen.next().expect("it ran when kubeadm began");
+        let last = seen.next_back().unwrap_or(first);
+        assert_ne!(first.id(), last.id(), "kubeadm did not replace {first:?}");
+        last
     };
-    assert_ne!(old_etcd.id(), etcd.id(), "kubeadm did not replace etcd");
-    assert_ne!(old_api_server.id(), api_server.id(), "kubeadm did not replace kube-apiserver");
+    let etcd = replaced(|look| look.etcd.as_ref());
     assert_eq!(etcd.flag("enable-distributed-tracing"), Some("true"), "{etcd:?}");
     assert_eq!(etcd.flag("distributed-tracing-instance-id"), None, "it is the node's own: {etcd:?}");
     assert!(etcd.argv.iter().all(|argument| !argument.contains("experimental")), "{etcd:?}");
+    let api_server = replaced(|look| look.api_server.as_ref());
     assert!(api_server.flag("tracing-config-file").is_some_and(|file| file.starts_with(STATE)), "{api_server:?}");
 }
 
