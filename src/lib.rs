@@ -34,6 +34,7 @@
 //! | add a field of a resource | [`api::clustertracing`], [`plan::validate`]; `make generate` | `tests/crds.rs` |
 //! | change what a node does with a grant | [`agent::machine`] (decides), `agent::effects` (carries out) | `tests/agent/` |
 //! | change what counts as drift, who made it, or when it is healed | [`agent::drift`] | `src/agent/drift/tests.rs`, `tests/agent/drift.rs` |
+//! | change what a person can do at the node without the cluster | [`agent::recall`] (the way back), [`agent::restore`] (the command), [`agent::originals`] (the README) | `tests/agent/restore.rs` |
 //! | change what the collector does | [`plan::collector`] | `tests/plans.rs` |
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.

@@ -13,9 +13,9 @@ use crate::api::{ComponentName, Drift, Reason};
 use crate::host::{Answer, Folder, Process, Room};
 use crate::manifest::Probe;
 
-/// The room that a change needs. It writes some 100 KB in ten files; this is a hundred times as much, so that what others write
-/// between the check and the commit does not matter.
-const ROOM: Room = Room { bytes: 16 * 1024 * 1024, inodes: Some(128) };
+/// The room that a change needs. It writes some 100 KB in ten files, and a copy of the agent's program, which has 11 MB; this is several times as
+/// much, so that what others write between the check and the commit does not matter.
+const ROOM: Room = Room { bytes: 64 * 1024 * 1024, inodes: Some(128) };
 /// The part of kube-apiserver's memory that must be available. The old process gives back what the new one takes, so that a refusal at
 /// less than the whole would keep small nodes, which run well, from ever being changed; below a quarter the node is about to kill
 /// processes, and a start takes more than a run.

@@ -7,6 +7,8 @@ use super::drift::{Mend, TRACING_FILE_MODE};
 use super::facts::KUBELET;
 use super::journal;
 use super::machine::{Effect, Event, Flight, Held, Moved, Seen, Side, Swap, View, transition};
+use super::originals;
+use super::recall;
 use super::watchdog;
 use crate::host::{self, File, Folder, Host, Permissions, Process, replace, stage, temporary_name};
 
@@ -34,6 +36,8 @@ pub async fn drive<H: Host>(
         progress(&flight);
         let Some(effect) = effect else { return Ok(flight) };
         event = match &effect {
+            // before the effect, so that nothing is done whose answer would be lost
+            _ if flight.goes_forward() && recall::is_asked(host) => Event::Recalled,
             Effect::Confirm => confirm(&flight).await.map_or_else(Event::Withdrawn, |()| Event::Confirmed),
             _ => perform(host, &flight, &effect).await,
         };
@@ -78,7 +82,14 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
 fn stage_all(host: &impl Host, flight: &Flight) -> Result<(), host::Error> {
     for swap in &flight.swaps {
         provide(host, &swap.needs)?;
-        back_up(host, &swap.file, &swap.original)?;
+    }
+    stage_way_back(host, flight)
+}
+
+/// What going back alone writes.
+pub fn stage_way_back(host: &impl Host, flight: &Flight) -> Result<(), host::Error> {
+    originals::keep(host, flight.swaps.iter().map(|swap| (swap.file.as_str(), swap.original.as_str())))?;
+    for swap in &flight.swaps {
         stage(host, Folder::Manifests, &swap.file, &manifest(swap, Side::Before))?;
         stage(host, Folder::Manifests, &swap.file, &manifest(swap, Side::After))?;
     }
@@ -92,15 +103,6 @@ fn provide(host: &impl Host, needs: &[(String, String)]) -> Result<(), host::Err
         if host.read(Folder::State, name).ok().flatten() != Some(file.clone()) {
             replace(host, Folder::State, name, &file)?;
         }
-    }
-    Ok(())
-}
-
-/// Keeps what a person may want to put back by hand: the manifest without anything of ours.
-pub fn back_up(host: &impl Host, name: &str, original: &str) -> Result<(), host::Error> {
-    let file = File { bytes: original.as_bytes().to_vec(), permissions: Permissions::own(0o600) };
-    if host.read(Folder::Backups, name)? != Some(file.clone()) {
-        replace(host, Folder::Backups, name, &file)?;
     }
     Ok(())
 }

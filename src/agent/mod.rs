@@ -9,6 +9,9 @@
 //! | [`effects`] | carries the machine's effects out |
 //! | [`journal`] | keeps the flight over a crash |
 //! | [`applied`] | keeps what was applied last |
+//! | [`originals`] | keeps what was there before, and tells a person how to put it back |
+//! | [`recall`] | gives it back because a person asked for it |
+//! | [`restore`] | that person's command |
 //! | [`drift`] | pure: what of that somebody has changed, who, and what is done about it |
 //! | [`report`] | pure: facts to status |
 //! | [`soak`] | measures before a change and after it |
@@ -27,8 +30,11 @@ pub mod effects;
 pub mod facts;
 pub mod journal;
 pub mod machine;
+pub mod originals;
 pub mod prune;
+pub mod recall;
 pub mod report;
+pub mod restore;
 mod sealed;
 pub mod soak;
 pub mod watchdog;
@@ -45,14 +51,15 @@ use self::applied::Applied;
 use self::check::{Checked, Decision};
 use self::cluster::{Cluster, Wanted};
 use self::drift::Mend;
-use self::effects::{back_up, drive, resume};
+use self::effects::{drive, resume};
 use self::facts::{Facts, Trouble, gather};
 use self::machine::{Event, Flight, Phase};
 use self::report::Doing;
+use self::restore::Access;
 use self::watchdog::{Guard, Template};
-use crate::api::node_tracing::{Blocker, NodeTracingStatus, Outcome, OutcomeResult, Preflight, Soak, Step};
+use crate::api::node_tracing::{Blocker, NodeTracingStatus, Outcome, OutcomeResult, Preflight, Soak, Step, Verdict};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
-use crate::component::Change;
+use crate::component::{Change, STATE_DIR};
 use crate::host::local::Local;
 use crate::host::{self, Host};
 
@@ -101,6 +108,14 @@ impl Config {
                 manifests_dir: self.manifests_dir.display().to_string(),
                 state_dir: self.state_dir.display().to_string(),
             }),
+        }
+    }
+
+    /// Opens the node for a person.
+    fn access(&self, access: Access) -> Result<Local, host::Error> {
+        match access {
+            Access::Unlocked => Local::unlocked(&self.manifests_dir, &self.state_dir, &self.proc),
+            Access::Locked => Local::open(&self.manifests_dir, &self.state_dir, &self.proc),
         }
     }
 
@@ -167,6 +182,11 @@ pub async fn watch_over(config: Config) -> Result<Infallible, Error> {
     }
 }
 
+/// Gives the node its original manifests back; see [`restore::restore`].
+pub async fn restore_by_hand(config: &Config, dry_run: bool, say: impl Fn(&str)) -> Result<bool, Error> {
+    restore::restore(|access| config.access(access), dry_run, say).await.map_err(Error::Host)
+}
+
 /// The agent's own loop: look, decide, act, say. `objects` brings its object, `wanted` takes what is to be reported, `reported` brings what was.
 pub async fn work<H: Host>(
     mut agent: Agent<H>,
@@ -177,6 +197,7 @@ pub async fn work<H: Host>(
 ) -> Result<Infallible, host::Error> {
     let mut node_uid = None;
     loop {
+        agent.heed_recall().await?;
         if let Some(outcome) = reported.borrow_and_update().as_ref().and_then(|s| s.last_outcome.as_ref()) {
             agent.reported(outcome).await?;
         }
@@ -269,15 +290,22 @@ impl<H: Host> Agent<H> {
             }
             Err(error) => {
                 let message = format!(
-                    "{}: compare the static-pod manifests with their originals in {}/backup on the node, then remove {}/{}",
+                    "{}: compare the static-pod manifests with their originals in {STATE_DIR}/backup on the node, then remove \
+                     {STATE_DIR}/{}; or give the node its originals back: {STATE_DIR}/{} restore",
                     chain(&error),
-                    crate::component::STATE_DIR,
-                    crate::component::STATE_DIR,
-                    journal::NAME
+                    journal::NAME,
+                    watchdog::PROGRAM,
                 );
                 tracing::error!("{message}");
                 agent.damaged = Some(Trouble { reason: Reason::JournalDamaged, message });
             }
+        }
+        agent.heed_recall().await?;
+        // what an earlier version left, or none did
+        if agent.damaged.is_none()
+            && let Err(error) = originals::refresh(&agent.host)
+        {
+            tracing::warn!("cannot keep what a person needs to restore the node: {}", chain(&error));
         }
         Ok(agent)
     }
@@ -306,6 +334,11 @@ impl<H: Host> Agent<H> {
         self.blockers = blockers::blockers(&facts, &self.drifts, self.quiet_for, self.own_last_change(object), standing);
         if let Some(((target, checked), node_uid)) = checked.zip(node_uid) {
             facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
+        }
+        if let (Some(target), Some(Verdict::Unchanged)) = (&object.spec.target, self.preflight.as_ref().map(|p| p.verdict))
+            && recall::traces_nothing(target)
+        {
+            self.let_go().await?;
         }
         let mut status = self.status(object, node_uid, Step::Idle, &facts);
         if let Some(soak) = soak::due(object, &status, facts.now.wall).cloned() {
@@ -433,7 +466,10 @@ impl<H: Host> Agent<H> {
         let followed = self.applied.clone().follow(target, facts, changes);
         self.drifts = drift::drift(&followed, facts);
         self.record(followed.note(&self.drifts, facts.now.wall), changes.unwrap_or_default());
-        let checked = check::check(wanted, &self.drifts, &self.applied, facts);
+        let checked = match recall::objection(&self.host, target) {
+            Some(trouble) => Checked::Refused(trouble),
+            None => check::check(wanted, &self.drifts, &self.applied, facts),
+        };
         self.preflight = Some(check::preflight(target, &checked));
         checked
     }
@@ -448,7 +484,8 @@ impl<H: Host> Agent<H> {
             let digest = |record: &Applied| record.entry(change.component).map(|entry| entry.digest.clone());
             change.is_made() && digest(&self.applied).is_some_and(|now| digest(&before).as_ref() != Some(&now))
         };
-        let backed_up = changes.iter().filter(followed).try_for_each(|change| back_up(&self.host, &change.file, &change.original));
+        let followed: Vec<_> = changes.iter().filter(followed).map(|change| (change.file.as_str(), change.original.as_str())).collect();
+        let backed_up = if followed.is_empty() { Ok(()) } else { originals::keep(&self.host, followed) };
         if let Err(error) = backed_up.and_then(|()| applied::save(&self.host, &self.applied)) {
             tracing::warn!("cannot keep the record of what was applied: {}", chain(&error));
         }
@@ -515,6 +552,9 @@ impl<H: Host> Agent<H> {
         match &flight.phase {
             Phase::Done(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "change ended: {}", outcome.message);
+                if recall::is_nobodys(&flight) {
+                    return self.clean_up(Journal::Goes).await;
+                }
                 if outcome.result == OutcomeResult::Succeeded {
                     self.record(self.applied.clone().after(&flight.swaps, outcome), &[]);
                 }

@@ -4,7 +4,7 @@
 
 use super::applied::Applied;
 use super::facts::{Facts, TRACING_FILES};
-use super::watchdog;
+use super::{originals, recall, watchdog};
 use crate::api::node_tracing::TracingFound;
 use crate::host::{self, Folder, Host, is_temporary, permanent_name};
 
@@ -23,16 +23,29 @@ pub fn prune(host: &impl Host, facts: &Facts, applied: &Applied) -> Result<(), h
         tracing::info!(%folder, name, "removing a file that nothing refers to");
         host.remove(*folder, name)?;
     }
-    if !had_backups || garbage.iter().any(|(folder, _)| *folder == Folder::Backups) {
+    let one_went = garbage.iter().any(|(folder, _)| *folder == Folder::Backups);
+    if one_went {
+        originals::refresh(host)?;
+    }
+    if !had_backups || one_went {
         host.remove_empty(Folder::Backups)?;
     }
     Ok(())
 }
 
 /// The files that nothing refers to: temporary ones, the watchdog's manifest, tracing files that no manifest names, backups of manifests
-/// that carry nothing of ours.
+/// that carry nothing of ours, and what explains them once there is none.
 fn garbage(names: &Names, facts: &Facts, applied: &Applied) -> Names {
     let is_there = |manifest: &str| names.iter().any(|(folder, name)| *folder == Folder::Manifests && name == manifest);
+    let carries_ours = |manifest: &str| facts.components.iter().any(|c| c.found.file == manifest && c.found.tracing == TracingFound::Ours);
+    // the only copy of a manifest that somebody removed, or that could not be put back
+    let is_applied = |manifest: &str| applied.components.iter().any(|entry| entry.file == manifest);
+    let is_needed = |backup: &str| is_applied(backup) || !is_there(backup) || carries_ours(backup);
+    let is_explained = names.iter().any(|(folder, name)| match folder {
+        Folder::Manifests => false,
+        Folder::State => [recall::ASKED, recall::HELD].contains(&name.as_str()),
+        Folder::Backups => !is_temporary(name) && is_needed(name),
+    });
     let is_garbage = |folder: Folder, name: &str| match folder {
         // a manifest that is away, because going back failed, may have no other copy
         Folder::Manifests if is_temporary(name) => {
@@ -43,12 +56,9 @@ fn garbage(names: &Names, facts: &Facts, applied: &Applied) -> Names {
         // with trouble the manifests, or what they say, are not fully known
         _ if facts.trouble.is_some() => false,
         Folder::Manifests => false,
+        Folder::State if [originals::README, watchdog::PROGRAM].contains(&name) => !is_explained,
         Folder::State => name.starts_with(TRACING_FILES) && !facts.manifests.iter().any(|m| m.file.text.contains(name)),
-        // the only copy of a manifest that somebody removed, or that could not be put back
-        Folder::Backups if applied.components.iter().any(|entry| entry.file == name) => false,
-        Folder::Backups => {
-            is_there(name) && !facts.components.iter().any(|c| c.found.file == name && c.found.tracing == TracingFound::Ours)
-        }
+        Folder::Backups => !is_needed(name),
     };
     names.iter().filter(|(folder, name)| is_garbage(*folder, name)).cloned().collect()
 }
@@ -93,6 +103,22 @@ mod tests {
             (Folder::Backups, "etcd.yaml"),
         ]);
         assert_eq!(garbage(&found, &mk_ours(), &Applied::default()), expected);
+    }
+
+    #[test]
+    fn the_readme_and_the_program_stay_for_as_long_as_there_is_something_that_they_explain() {
+        let ours = [(Folder::State, "README"), (Folder::State, "clustertracing-agent"), (Folder::Manifests, "etcd.yaml")];
+        for (other, stays) in [
+            ((Folder::Backups, "kube-apiserver.yaml"), true),
+            ((Folder::State, "recall"), true),
+            ((Folder::State, "restored"), true),
+            ((Folder::Backups, "etcd.yaml"), false),
+            ((Folder::Backups, ".kube-apiserver.yaml.clustertracing-0"), false),
+        ] {
+            let garbage = garbage(&names(&[&ours[..], &[other]].concat()), &mk_ours(), &Applied::default());
+            assert_eq!(!garbage.contains(&(Folder::State, "README".to_owned())), stays, "{other:?}");
+            assert_eq!(!garbage.contains(&(Folder::State, "clustertracing-agent".to_owned())), stays, "{other:?}");
+        }
     }
 
     #[test]

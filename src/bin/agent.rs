@@ -29,26 +29,41 @@ enum Command {
         #[arg(long)]
         flight: String,
     },
+    /// Gives the node its original manifests back, for good: needs neither API server nor network. Ends with 0 when the original state serves.
+    Restore {
+        /// Say what would be done, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Args { config, log_format, command } = Args::parse();
     telemetry::init(log_format);
+    let is_by_hand = matches!(command, Some(Command::Restore { .. }));
     let work = async {
         match command {
-            None => Box::pin(agent::run(config)).await,
+            None => Box::pin(agent::run(config)).await.map(|never| match never {}),
             Some(Command::Watchdog { flight }) => {
                 tracing::info!(flight, "watching over a change");
-                agent::watch_over(config).await
+                agent::watch_over(config).await.map(|never| match never {})
             }
+            Some(Command::Restore { dry_run }) => agent::restore_by_hand(&config, dry_run, |line| println!("{line}")).await,
         }
     };
     let error = tokio::select! {
-        Err(error) = work => agent::chain(&error),
-        // stopping anywhere is safe: the journal tells the next process where to go on
-        Ok(()) = runtime::shutdown::requested() => return ExitCode::SUCCESS,
-        else => "install the signal handlers".to_owned(),
+        ended = work => match ended {
+            Ok(true) => return ExitCode::SUCCESS,
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => agent::chain(&error),
+        },
+        stopped = runtime::shutdown::requested() => match stopped {
+            // stopping anywhere is safe: the journal tells the next process where to go on
+            Ok(()) if is_by_hand => "stopped; run it again, to end what was begun".to_owned(),
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => format!("install the signal handlers: {error}"),
+        },
     };
     tracing::error!("{error}");
     // there in a pod only

@@ -3,7 +3,7 @@
 use strum::IntoEnumIterator;
 
 use super::obstacle::{Obstacle, Placed};
-use super::{Found, ManifestFile, etcd, kube_apiserver, member, owner, version};
+use super::{Change, Found, ManifestFile, etcd, kube_apiserver, member, owner, version};
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ComponentName, Reason};
 use crate::manifest::{self, Manifest, Unsupported};
@@ -48,6 +48,21 @@ impl<'a> Located<'a> {
             ComponentName::Etcd => etcd::tracing_flags(&original_manifest),
         };
         Ok(Self { component, file, manifest, is_ours, original, original_manifest, foreign })
+    }
+
+    /// What takes our additions out.
+    pub(super) fn without_ours(self) -> Change {
+        Change {
+            component: self.component,
+            file: self.file.name.clone(),
+            before: self.file.text.clone(),
+            after: self.original.clone(),
+            original: self.original,
+            needs: Vec::new(),
+            argv: self.original_manifest.argv(),
+            probes: self.original_manifest.probes(),
+            warnings: Vec::new(),
+        }
     }
 
     pub(super) fn found(&self) -> Found {

@@ -123,6 +123,13 @@ pub fn find(files: &[ManifestFile]) -> Result<Vec<Found>, Refusal> {
     Ok(located.iter().map(Located::found).collect())
 }
 
+/// The changes that take everything of ours out of a node's manifests: [`change`] to settings that trace nothing, for which no settings need
+/// to be known.
+pub fn take_out(files: &[ManifestFile]) -> Result<Vec<Change>, Refusal> {
+    let located = folder::locate(files).map_err(|placed| placed.refusal(None))?;
+    Ok(located.into_iter().map(Located::without_ours).collect())
+}
+
 /// The changes that bring a node's manifests to `settings`: one entry for each component that has a manifest, unchanged ones too.
 ///
 /// kube-apiserver must have a manifest, unless it is to be left alone. etcd need not: where it runs elsewhere, or as a service of the

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Answer, Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, Room, measure, probe, process,
+    Answer, Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, Room, measure, probe, process, program,
 };
 use crate::manifest::Probe;
 
@@ -31,17 +31,22 @@ pub struct Local {
 impl Local {
     /// Opens the folders, and locks the state folder for as long as this value lives: two agents on a node would mix their writes.
     pub fn open(manifests: &Path, state: &Path, proc: &Path) -> Result<Self, Error> {
+        let local = Self::unlocked(manifests, state, proc)?;
+        let path = state.display().to_string();
+        match rustix::fs::flock(&local.state, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(local),
+            Err(Errno::WOULDBLOCK) => Err(Error::Locked { path }),
+            Err(e) => Err(Error::Open { path, source: e.into() }),
+        }
+    }
+
+    /// Opens the folders without the lock: for a look at a node that somebody else may be working on, and for leaving a request there.
+    pub fn unlocked(manifests: &Path, state: &Path, proc: &Path) -> Result<Self, Error> {
         let open = |path: &Path| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::Open { path: path.display().to_string(), source: e.into() })
         };
-        let (manifests, state_fd) = (open(manifests)?, open(state)?);
-        let path = state.display().to_string();
-        match rustix::fs::flock(&state_fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { manifests, state: state_fd, proc: proc.to_owned(), prober: probe::Prober::default() }),
-            Err(Errno::WOULDBLOCK) => Err(Error::Locked { path }),
-            Err(e) => Err(Error::Open { path, source: e.into() }),
-        }
+        Ok(Self { manifests: open(manifests)?, state: open(state)?, proc: proc.to_owned(), prober: probe::Prober::default() })
     }
 
     /// `None` when the folder is not there, which only [`Folder::Backups`] may be.
@@ -164,6 +169,10 @@ impl Host for Local {
         }
     }
 
+    fn keep_program(&self, name: &str) -> Result<(), Error> {
+        program::keep(&self.state, name).map_err(file_error("copy this program to", Folder::State, name))
+    }
+
     fn sync(&self, folder: Folder) -> Result<(), Error> {
         let sync = || match self.folder(folder)? {
             Some(fd) => Ok(rustix::fs::fsync(fd)?),
@@ -220,7 +229,7 @@ fn since_boot() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-fn open_beneath(folder: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+pub(super) fn open_beneath(folder: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(folder, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode, resolve)
 }
@@ -294,6 +303,8 @@ mod tests {
     fn a_second_agent_is_kept_out_until_the_first_one_ends() {
         let (dir, local) = mk_local();
         assert!(matches!(open(&dir), Err(Error::Locked { .. })));
+        let state = dir.path().join("state");
+        assert!(Local::unlocked(&dir.path().join("manifests"), &state, Path::new("/proc")).is_ok(), "for a look");
         drop(local);
         assert!(open(&dir).is_ok());
     }

@@ -8,6 +8,7 @@ pub mod local;
 mod measure;
 pub mod probe;
 pub mod process;
+mod program;
 
 use std::future::Future;
 use std::io;
@@ -218,6 +219,9 @@ pub trait Host {
     fn remove(&self, folder: Folder, name: &str) -> Result<(), Error>;
     /// Removes a folder of ours when it is empty.
     fn remove_empty(&self, folder: Folder) -> Result<(), Error>;
+    /// Keeps a copy of the program that this process runs in [`Folder::State`] under `name`, executable: what a person starts where the
+    /// container runtime cannot start our image. Nothing is written where the same bytes are there already; durable.
+    fn keep_program(&self, name: &str) -> Result<(), Error>;
     /// Syncs a folder: makes its renames and removals durable.
     fn sync(&self, folder: Folder) -> Result<(), Error>;
     /// The processes whose program (base name of `argv[0]`) is `program`.

@@ -4,6 +4,7 @@
 
 mod disk;
 mod drift;
+mod restore;
 mod world;
 
 use std::cell::RefCell;
@@ -128,7 +129,8 @@ async fn a_granted_target_is_reached_verified_and_reported() {
     let text = String::from_utf8(world.manifest("kube-apiserver.yaml")).unwrap();
     let tracing_file = world.ours().into_iter().find(|n| n.starts_with("tracing-")).unwrap();
     assert!(text.contains(&tracing_file));
-    assert_eq!(world.ours(), ["applied", "backup", "etcd.yaml", "kube-apiserver.yaml", &tracing_file]);
+    let kept = ["README", "applied", "backup", "clustertracing-agent", "etcd.yaml", "kube-apiserver.yaml"];
+    assert_eq!(world.ours(), [&kept[..], &[tracing_file.as_str()]].concat());
     assert_eq!(sha256_hex(&fs::read(world.dir.path().join("state/backup/etcd.yaml")).unwrap()), before[0].digest);
 }
 

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clustertracing::agent::facts::KUBELET;
+use clustertracing::agent::restore::Access;
 use clustertracing::agent::watchdog;
 use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
 use clustertracing::host::{
-    Answer, Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, Room, is_temporary, permanent_name,
+    Answer, Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, Room, is_temporary, permanent_name, replace,
 };
 use clustertracing::manifest::Probe;
 use jiff::{SignedDuration, Timestamp};
@@ -193,8 +194,17 @@ impl World {
 
     /// The node as a process of the agent sees it.
     pub(crate) fn open(self: &Rc<Self>) -> Node {
-        let local = Local::open(&self.dir.path().join("manifests"), &self.dir.path().join("state"), Path::new("/proc")).unwrap();
-        Node { local, world: Rc::clone(self) }
+        self.access(Access::Locked).unwrap()
+    }
+
+    /// The same, as a person's command opens it.
+    pub(crate) fn access(self: &Rc<Self>, access: Access) -> Result<Node, Error> {
+        let (manifests, state, proc) = (self.dir.path().join("manifests"), self.dir.path().join("state"), Path::new("/proc"));
+        let local = match access {
+            Access::Locked => Local::open(&manifests, &state, proc)?,
+            Access::Unlocked => Local::unlocked(&manifests, &state, proc)?,
+        };
+        Ok(Node { local, world: Rc::clone(self) })
     }
 
     pub(crate) fn manifest(&self, file: &str) -> Vec<u8> {
@@ -209,6 +219,16 @@ impl World {
                 None
             }
         }
+    }
+
+    /// Where a manifest lies.
+    pub(crate) fn path_of(&self, file: &str) -> PathBuf {
+        self.path(Folder::Manifests, file)
+    }
+
+    /// Where a file of ours lies.
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
+        self.path(Folder::State, name)
     }
 
     /// Contents, mode and owner of both manifests.
@@ -525,6 +545,11 @@ impl Host for Node {
         self.local.remove_empty(folder)
     }
 
+    fn keep_program(&self, name: &str) -> Result<(), Error> {
+        let file = File { bytes: b"the agent's program".to_vec(), permissions: Permissions::own(0o755) };
+        if self.local.read(Folder::State, name)? == Some(file.clone()) { Ok(()) } else { replace(self, Folder::State, name, &file) }
+    }
+
     fn sync(&self, folder: Folder) -> Result<(), Error> {
         self.effect("sync", folder, "", || {})?;
         let folder_path = self.world.path(folder, "x");
@@ -571,6 +596,8 @@ impl Host for Node {
 
     async fn sleep_until(&self, moment: u64) {
         self.world.pass(moment.saturating_sub(self.world.clock.get()));
+        // to whoever else lives on the node
+        tokio::task::yield_now().await;
     }
 
     async fn get(&self, endpoint: &Probe) -> Answer {

@@ -282,6 +282,10 @@ impl Host for Node {
         Ok(())
     }
 
+    fn keep_program(&self, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn sync(&self, folder: Folder) -> Result<(), Error> {
         self.effect(&format!("sync {folder}"), |_| {}, |_, _| {});
         Ok(())

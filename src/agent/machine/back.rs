@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::exchange::{Exchange, KUBELET_REACTS};
-use super::types::{Cause, Effect, Event, Flight, Held, Moved, Phase, Side, View};
+use super::forward::recalled;
+use super::types::{Cause, Effect, Event, Flight, Held, Moved, Phase, Side, Swap, View};
 use super::verify::{STARTS, Streak, standing};
 use super::{PROBE_EVERY, outcome};
 use crate::api::node_tracing::OutcomeResult;
-use crate::api::{ComponentName, Reason};
+use crate::api::{ComponentName, Grant, Reason};
 use crate::host::{Now, ProcessId};
 
 /// A kubelet that hears of manifests starts their processes within this time: it was seen to take 1 to 2 s, and after a let-go pod no second try.
 const TAKES_UP: u64 = 5_000;
+/// Milliseconds that the original processes have to become healthy where no settings say so: `rollout.healthTimeoutSeconds`' default.
+const HEALTH_BY_HAND: u64 = 120_000;
 
 /// What is known while going back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,28 @@ impl RollingBack {
 }
 
 impl Flight {
+    /// The way back by which a person takes manifests away that no flight is under way for. Begun with [`Event::Saved`].
+    pub fn back_by_hand(grant: Grant, swaps: Vec<Swap>, now: &Now) -> Self {
+        let mut flight = Self {
+            grant,
+            boot_id: now.boot_id.clone(),
+            reboots: 0,
+            interruptions: 0,
+            health_timeout: HEALTH_BY_HAND,
+            swaps,
+            watchdog: None,
+            begun: Some(now.wall),
+            phase: Phase::Abandoned,
+        };
+        flight.roll_back(recalled(), now);
+        flight
+    }
+
+    /// Whether a person who wants the old manifests back can still stop it.
+    pub fn goes_forward(&self) -> bool {
+        matches!(self.phase, Phase::Prepared | Phase::Guarding(_) | Phase::Committing(_) | Phase::Verifying(_))
+    }
+
     pub(super) fn roll_back(&mut self, cause: Cause, now: &Now) -> Effect {
         let begun = |held: Held| matches!(held, Held::Nothing | Held::AFTER);
         self.phase = Phase::RollingBack(RollingBack {
