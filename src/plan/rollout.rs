@@ -39,16 +39,10 @@ pub struct Situation<'a> {
 type Gate = fn(&Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn>;
 
 /// All of them have to be open before a grant; the first closed one is reported.
-const GATES: &[Gate] = &[
-    collector_first,
-    nodes_ready,
-    components_healthy,
-    quorum::members_well,
-    quorum::members_known,
-    nothing_blocks,
-    soaked,
-    regression::measured,
-];
+const GATES: &[Gate] = &[collector_first, quorum::members_known, nothing_blocks, soaked, regression::measured];
+
+/// What has to be well before anything is tried, too: a pod may not start on a node that is not.
+const WELL: &[Gate] = &[nodes_ready, components_healthy, quorum::members_well];
 
 /// How long a change may take, whatever happens: the new state is waited for and then the old one, each of them for the kubelet (90 s)
 /// and for its health. A minute more for the report.
@@ -204,7 +198,7 @@ fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
     let rollout = &s.validated.rollout;
     // Deleting the resource is an order to write, whatever the mode was; a pause still holds it.
     if rollout.mode == RolloutMode::Preview && s.validated.goal == Goal::Trace {
-        return canaries(s).unwrap_or_else(|| preview(s));
+        return canary_refused(s).or_else(|| canaries(s)).unwrap_or_else(|| preview(s));
     }
     // Of all that is still to change: a rollout that would stop halfway does not begin.
     if rollout.single_node_downtime == SingleNodeDowntime::Refused && quorum::interrupts_the_api(s, order(s).into_iter()) {
@@ -213,11 +207,12 @@ fn next(s: &Situation<'_>, candidate: &NodeReport) -> Progress {
     if rollout.paused {
         return Progress::Waiting(WaitingOn::Paused { next: candidate.name.clone() });
     }
-    if let Some(progress) = canaries(s) {
-        return progress;
-    }
-    let closed = GATES.iter().find_map(|gate| gate(s, candidate));
-    Progress::Waiting(closed.unwrap_or_else(|| WaitingOn::Grant { node: candidate.name.clone() }))
+    let closed = |gates: &[Gate]| gates.iter().find_map(|gate| gate(s, candidate)).map(Progress::Waiting);
+    canary_refused(s)
+        .or_else(|| closed(WELL))
+        .or_else(|| canaries(s))
+        .or_else(|| closed(GATES))
+        .unwrap_or_else(|| Progress::Waiting(WaitingOn::Grant { node: candidate.name.clone() }))
 }
 
 /// No node needs a change.
@@ -243,15 +238,17 @@ fn settled(s: &Situation<'_>) -> Progress {
     })
 }
 
-/// What canaries have to say: one that refused stops everything, one without a verdict is waited for.
-fn canaries(s: &Situation<'_>) -> Option<Progress> {
-    let refused = s.nodes.iter().find_map(|n| match &n.canary {
+/// A canary that refused stops everything.
+fn canary_refused(s: &Situation<'_>) -> Option<Progress> {
+    let refused = |n: &NodeReport| match &n.canary {
         Canary::Refused(refused) => Some(Stalled::CanaryRefused { node: n.name.clone(), refused: refused.clone() }),
         _ => None,
-    });
-    if let Some(refused) = refused {
-        return Some(Progress::Stalled(refused));
-    }
+    };
+    s.nodes.iter().find_map(refused).map(Progress::Stalled)
+}
+
+/// Canaries without a verdict are waited for.
+fn canaries(s: &Situation<'_>) -> Option<Progress> {
     let held = s.nodes.iter().find_map(|n| match &n.canary {
         Canary::Held { words, .. } => Some((n.name.clone(), words.clone())),
         _ => None,
