@@ -185,8 +185,11 @@ impl Sight {
         };
         for Swap { file, original, permissions, .. } in swaps {
             let now = self.facts.manifest(file).map_or("not in its folder".to_owned(), |manifest| format!("sha256 {}", manifest.digest));
-            let is_kept = self.originals.iter().any(|kept| kept.file == *file && kept.text == *original);
-            let kept = if is_kept { "as it was kept" } else { "with what else was changed in it since" };
+            let kept = match self.originals.iter().find(|kept| kept.file == *file) {
+                Some(kept) if kept.text == *original => "as it was kept",
+                Some(_) => "with what else was changed in it since",
+                None => "without what was added",
+            };
             lines.push(format!("{file}:"));
             lines.push(format!("  is       {now}"));
             lines.push(format!("  will be  sha256 {}, mode {:o}, {kept}", sha256_hex(original.as_bytes()), permissions.mode));

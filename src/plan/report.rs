@@ -522,6 +522,10 @@ impl Stalled {
             Self::NoNodes { selector: true, .. } => {
                 "no control-plane node matches rollout.nodeSelector; see: kubectl get nodes --show-labels".to_owned()
             }
+            // the rest may have been changed before, and what was written on this node a person has taken back
+            Self::Refused { node, reason: Reason::RestoredByHand, message } => {
+                format!("node {node}: {message}; no other node is changed; see: kubectl describe nodetracing {node}{}", let_go(v))
+            }
             Self::Refused { node, message, .. } => {
                 format!("node {node}: {message}; nothing was written on any node; see: kubectl describe nodetracing {node}{}", let_go(v))
             }

@@ -66,6 +66,12 @@ pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, genera
         let overdue = blocked.is_none() && n.granted.is_some_and(|granted| now.duration_since(granted) > flight_ends_within(target));
         return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted, overdue, blocked });
     }
+    // What a person did at the node stands until a person takes it back there, whatever ended before, and whatever is edited.
+    if preflight.is_some_and(|p| p.reason == Some(Reason::RestoredByHand))
+        && let Some(kept) = refused
+    {
+        return kept;
+    }
     // A failure of this generation stays one whatever the agent finds afterwards: only a person's edit starts afresh, or its next try.
     let failed = n.status.last_outcome.as_ref().filter(|o| o.generation == generation && o.result != OutcomeResult::Succeeded);
     let retry = failed.and_then(|o| retry::next_try(n, o));

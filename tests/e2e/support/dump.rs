@@ -33,7 +33,7 @@ pub(crate) fn write(cluster: &Cluster) {
             ("watchdog.log", format!("tail -qn {KEPT_LINES} /var/log/pods/kube-system_clustertracing-watchdog-*/*/*.log")),
             ("kube-apiserver.log", format!("tail -qn {KEPT_LINES} /var/log/pods/kube-system_kube-apiserver-*/*/*.log")),
             ("etcd.log", format!("tail -qn {KEPT_LINES} /var/log/pods/kube-system_etcd-*/*/*.log")),
-            ("files.txt", "find /etc/kubernetes/manifests /etc/kubernetes/clustertracing -ls; cat /etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/manifests/etcd.yaml; find /etc/kubernetes/clustertracing -type f | xargs tail -n +1".to_owned()),
+            ("files.txt", "find /etc/kubernetes/manifests /etc/kubernetes/clustertracing -ls; cat /etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/manifests/etcd.yaml; find /etc/kubernetes/clustertracing -type f ! -name clustertracing-agent | xargs tail -n +1".to_owned()),
             ("processes.txt", "ps -eo pid,lstart,args".to_owned()),
         ] {
             keep(&folder, &format!("{node}-{name}"), &cluster.try_exec(&node, &["sh", "-c", &script]));
