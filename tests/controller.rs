@@ -237,7 +237,10 @@ async fn a_grant_replaces_the_object_that_was_read() {
     assert_eq!(grants.len(), 1, "one node at a time");
     assert!(grants[0].query.contains("fieldManager=clustertracing-controller"));
     assert_eq!(grants[0].body["metadata"]["resourceVersion"], all("Ready")[0]["metadata"]["resourceVersion"], "compare-and-swap");
-    assert_eq!(grants[0].body["spec"]["grant"], json!({ "id": 1, "revision": settings().revision(), "generation": 1 }));
+    assert_eq!(
+        grants[0].body["spec"]["grant"],
+        json!({ "id": 1, "revision": settings().revision(), "generation": 1, "attempt": 1, "measuredAfter": 30 })
+    );
 }
 
 #[tokio::test]

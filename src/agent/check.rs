@@ -5,7 +5,7 @@ use super::drift::{self, Mend};
 use super::facts::{ComponentFacts, Facts, Trouble};
 use super::machine::{Flight, Held, Phase, Swap, Version, outcome};
 use super::watchdog::Guard;
-use crate::api::node_tracing::{Outcome, OutcomeResult, Preflight, Verdict};
+use crate::api::node_tracing::{Blocker, Outcome, OutcomeResult, Preflight, Verdict};
 use crate::api::{Drift, Grant, NodeTracing, Reason, Target};
 use crate::component::{Change, STATE_DIR, change};
 use crate::host::Now;
@@ -95,6 +95,8 @@ pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
 pub enum Decision {
     /// It ends here, and nothing is written.
     End(Outcome),
+    /// The node's components are not as they have to be, as while somebody else restarts them. That may pass: the grant stays.
+    Wait(Blocker),
     /// Files are put right, and nothing restarts.
     Mend(Vec<Mend>),
     /// The change starts.
@@ -127,13 +129,15 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
         let (reason, message) = trouble.map_or((None, String::new()), |t| (Some(t.reason), t.message));
         Decision::End(outcome(grant, result, reason, message, 0, &facts.now))
     };
+    let wait = |trouble: Trouble| Decision::Wait(Blocker { reason: trouble.reason, message: trouble.message });
     match checked {
         Checked::Unchanged { .. } => end(OutcomeResult::Succeeded, None),
+        Checked::Refused(trouble) if trouble.reason == Reason::ComponentUnhealthy => wait(trouble.clone()),
         Checked::Refused(trouble) => end(OutcomeResult::Refused, Some(trouble.clone())),
         // what a restart may need is right before anything restarts: what is left to do takes another grant
         Checked::Ready { mends, .. } if !mends.is_empty() => Decision::Mend(mends.clone()),
         Checked::Ready { changes, .. } => match changes.iter().map(|change| swap(change, facts)).collect() {
-            Err(trouble) => end(OutcomeResult::Refused, Some(trouble)),
+            Err(trouble) => wait(trouble),
             Ok(swaps) => Decision::Fly(Box::new(Flight {
                 grant: grant.clone(),
                 boot_id: facts.now.boot_id.clone(),
@@ -253,13 +257,6 @@ mod tests {
         decide(&mk_grant(), &mk_target(), &check(&mk_target(), &mk_facts(), "cp1"), facts)
     }
 
-    fn refusal(decision: &Decision) -> Option<Reason> {
-        match decision {
-            Decision::End(Outcome { result: OutcomeResult::Refused, reason, .. }) => *reason,
-            _ => None,
-        }
-    }
-
     #[test]
     fn trouble_on_the_node_and_settings_under_a_false_name_refuse_the_target() {
         let facts = Facts { trouble: Some(mk_trouble()), ..mk_facts() };
@@ -298,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_is_not_well_refuses_the_grant() {
+    fn a_component_that_is_not_well_is_waited_for() {
         let spoilt: [fn(&mut ComponentFacts); 4] = [
             |c| c.green.clear(),
             |c| c.processes.clear(),
@@ -308,7 +305,8 @@ mod tests {
         for spoil in spoilt {
             let mut facts = mk_facts();
             spoil(&mut facts.components[1]);
-            assert_eq!(refusal(&decided(&facts)), Some(Reason::ComponentUnhealthy));
+            let decision = decided(&facts);
+            assert!(matches!(&decision, Decision::Wait(Blocker { reason: Reason::ComponentUnhealthy, .. })), "{decision:?}");
         }
     }
 

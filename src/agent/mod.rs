@@ -157,8 +157,8 @@ pub enum Error {
 /// Runs the agent, for ever. What a crash left is finished first, without the API server.
 pub async fn run(config: Config) -> Result<Infallible, Error> {
     let node_name = config.node_name.clone().ok_or(Error::NodeName)?;
-    let mut agent = Agent::start(config.open().await?, node_name.clone()).await.map_err(Error::Host)?.guarded_by(config.guard());
-    agent.quiet_for = Duration::from_secs(config.quiet_seconds);
+    let agent = Agent::start(config.open().await?, node_name.clone()).await.map_err(Error::Host)?;
+    let agent = agent.guarded_by(config.guard()).quiet_for(Duration::from_secs(config.quiet_seconds));
     let kube = kube::Config::incluster().map_err(|e| Error::Configuration(Box::new(e)))?;
     let client = kube::Client::try_from(kube).map_err(|e| Error::Client(Box::new(e)))?;
     let cluster = Cluster::new(client, node_name);
@@ -316,6 +316,12 @@ impl<H: Host> Agent<H> {
         Self { guard, ..self }
     }
 
+    /// Waits so long for a manifest that somebody else has changed to be left alone.
+    #[must_use]
+    pub fn quiet_for(self, quiet_for: Duration) -> Self {
+        Self { quiet_for, ..self }
+    }
+
     /// Looks at the node, acts on the object's grant if there is one to act on, and says what is to be reported.
     ///
     /// `confirm` asks the API server once more, before the first write and right before the first rename, whether the grant stands, and when
@@ -394,6 +400,11 @@ impl<H: Host> Agent<H> {
             Decision::End(outcome) => {
                 tracing::info!(grant = outcome.grant, result = ?outcome.result, reason = ?outcome.reason, "grant ended: {}", outcome.message);
                 self.last = Some((object.metadata.uid.clone(), outcome));
+                Ok(facts)
+            }
+            Decision::Wait(blocker) => {
+                tracing::debug!(grant = grant.id, reason = %blocker.reason, "not beginning: {}", blocker.message);
+                self.blockers.push(blocker);
                 Ok(facts)
             }
             Decision::Mend(mends) => {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::jiff::SignedDuration;
 
-use crate::api::clustertracing::{ExporterHeader, Redaction, SecretRef, SingleNodeDowntime};
+use crate::api::clustertracing::{ExporterHeader, Redaction, RolloutSpec, SecretRef, SingleNodeDowntime};
 use crate::api::node_tracing::ComponentSettings;
 use crate::api::{self, ClusterTracing, CollectorMode, ExporterProtocol, NodeSettings, RolloutMode, State, Target};
 
@@ -219,9 +219,11 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
         Err(invalid) => return Err(invalid),
     };
     let rollout = &spec.rollout;
-    let in_range = |field, value: i32, range: std::ops::RangeInclusive<i32>| match goal {
-        Goal::Trace => within(field, value, &range),
-        Goal::Restore | Goal::Release => Ok(value.clamp(*range.start(), *range.end())),
+    let default = RolloutSpec::default();
+    // What cannot be used does not keep a node from getting its manifests back.
+    let in_range = |field, value: i32, range: std::ops::RangeInclusive<i32>, default: i32| match goal {
+        Goal::Restore | Goal::Release if !range.contains(&value) => Ok(default),
+        Goal::Trace | Goal::Restore | Goal::Release => within(field, value, &range),
     };
     Ok(Validated {
         generation: meta.generation.unwrap_or_default(),
@@ -230,22 +232,28 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
         goal,
         kube_api_server: ComponentSettings {
             state: spec.kube_api_server.state,
-            sampling_rate_per_million: in_range("samplingRatePerMillion", spec.sampling_rate_per_million, RATE)?,
+            sampling_rate_per_million: in_range("samplingRatePerMillion", spec.sampling_rate_per_million, RATE, 0)?,
         },
         etcd: ComponentSettings {
             state: spec.etcd.state,
-            sampling_rate_per_million: in_range("etcd.samplingRatePerMillion", spec.etcd.sampling_rate_per_million, RATE)?,
+            sampling_rate_per_million: in_range("etcd.samplingRatePerMillion", spec.etcd.sampling_rate_per_million, RATE, 0)?,
         },
         receiver,
         rollout: Rollout {
             mode: rollout.mode,
             paused: rollout.paused,
-            soak: SignedDuration::from_secs(in_range("rollout.soakSeconds", rollout.soak_seconds, 0..=3600)?.into()),
-            health_timeout_seconds: in_range("rollout.healthTimeoutSeconds", rollout.health_timeout_seconds, 10..=3600)?,
+            soak: SignedDuration::from_secs(in_range("rollout.soakSeconds", rollout.soak_seconds, 0..=3600, default.soak_seconds)?.into()),
+            health_timeout_seconds: in_range(
+                "rollout.healthTimeoutSeconds",
+                rollout.health_timeout_seconds,
+                10..=3600,
+                default.health_timeout_seconds,
+            )?,
             watch_termination_grace_seconds: in_range(
                 "rollout.watchTerminationGraceSeconds",
                 rollout.watch_termination_grace_seconds,
                 0..=3600,
+                default.watch_termination_grace_seconds,
             )?,
             node_selector: rollout.node_selector.clone(),
             single_node_downtime: rollout.single_node_downtime,
@@ -477,12 +485,14 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_is_being_deleted_is_never_invalid() {
-        let mut r = resource("{samplingRatePerMillion: -1, collector: {mode: External}, rollout: {healthTimeoutSeconds: -1}}");
+    fn a_resource_that_is_being_deleted_is_never_invalid_and_what_cannot_be_used_is_the_default() {
+        let mut r =
+            resource("{samplingRatePerMillion: -1, collector: {mode: External}, rollout: {healthTimeoutSeconds: -1, soakSeconds: 186627}}");
         r.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
         let v = validate(&r, &installation()).unwrap();
-        assert_eq!((v.goal, v.traces_anything(), v.rollout.health_timeout_seconds), (Goal::Restore, false, 10));
+        assert_eq!((v.goal, v.traces_anything()), (Goal::Restore, false));
+        assert_eq!((v.rollout.health_timeout_seconds, v.rollout.soak), (120, SignedDuration::from_secs(30)));
         r.metadata.annotations = Some([(api::ANNOTATION_RELEASE.to_owned(), "true".to_owned())].into());
         assert_eq!(validate(&r, &installation()).unwrap().goal, Goal::Release);
     }

@@ -12,6 +12,7 @@ use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use clustertracing::agent::watchdog::{Guard, Template};
 use clustertracing::agent::{Agent, journal};
@@ -587,7 +588,7 @@ async fn somebody_elses_change_after_the_write_is_not_overwritten_by_going_back(
 }
 
 #[tokio::test]
-async fn a_component_that_is_not_well_is_not_restarted() {
+async fn a_component_that_is_not_well_is_not_restarted_and_waited_for() {
     let (world, mut object) = (World::new(), on(1));
     let before = world.manifests();
     // both have just been started, and do not answer yet
@@ -596,11 +597,15 @@ async fn a_component_that_is_not_well_is_not_restarted() {
         fs::write(&path, [fs::read(&path).unwrap(), b"# touched\n".to_vec()].concat()).unwrap();
     }
     world.pass(2_000);
-    let status = mk_agent(&world).await.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
-    object.status = Some(status);
-    assert_eq!(result(&object), (OutcomeResult::Refused, Some(Reason::ComponentUnhealthy)));
+    let mut agent = mk_agent(&world).await.quiet_for(Duration::ZERO);
+    let status = agent.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap();
+    let blocking: Vec<_> = status.blockers.iter().map(|blocker| blocker.reason).collect();
+    assert_eq!((&status.last_outcome, blocking), (&None, vec![Reason::ComponentUnhealthy]), "the grant is not used up");
     assert_eq!(world.ours(), Vec::<String>::new());
     assert_ne!(world.manifests(), before);
+    world.pass(60_000);
+    object.status = Some(agent.turn(&object, Some("uid"), async |_, _| Ok(Some(jiff::Timestamp::MAX)), |_| {}).await.unwrap());
+    assert_eq!(result(&object), (OutcomeResult::Succeeded, None));
 }
 
 #[tokio::test]

@@ -228,6 +228,7 @@ impl Node {
                     }
                     Decision::Mend(_) => unreachable!("the model's files keep their mode and owner"),
                     // Not begun, and the grant not used up.
+                    Decision::Wait(_) => {}
                     Decision::Fly(flight) if of_member(&flight, &facts).is_some() => {}
                     Decision::Fly(flight) => {
                         let (flight, effect) = transition(*flight, Event::Begun, &self.now());
