@@ -37,14 +37,13 @@ pub(crate) async fn run(shape: Shape) {
         administrator,
         cluster,
     };
+    step("3 nodes: no grant while an etcd member is stopped", async || gates::hold(&scenario.cluster, &scenario.operator).await).await;
     step("3 nodes: apply traces all API servers and etcd members, one node at a time", async || scenario.apply().await).await;
     step("3 nodes: kubectl explains the fields and shows the columns", async || scenario.kubectl_explains_and_shows()).await;
     step("3 nodes: spans of every instance arrive", async || scenario.spans_arrive().await).await;
     step("3 nodes: a request through a mutating webhook is one trace", async || scenario.webhook_is_in_the_trace().await).await;
     step("3 nodes: another rate restarts all API servers and no etcd member", async || scenario.rate_changes().await).await;
     step("3 nodes: where nothing changes, nothing is written", async || scenario.idle_writes_nothing().await).await;
-    step("3 nodes: no grant while an etcd member is stopped", async || gates::hold(&scenario.cluster, &scenario.operator, 240_000).await)
-        .await;
     step("3 nodes: killed at any moment, the rollout ends as it should", async || scenario.kills_are_survived().await).await;
     step("3 nodes: Disabled gives back the original bytes", async || scenario.disabled_restores().await).await;
     step("3 nodes: a second apply works", async || scenario.second_apply().await).await;
