@@ -103,6 +103,19 @@ impl Operator {
         .await
     }
 
+    /// The same; the message, where it waits for a long time before it tries a change again that was interrupted.
+    pub(crate) async fn until_recovered_or_backed_off(&self) -> Result<(), String> {
+        until("the ClusterTracing is Ready again, or backs off", ROLLOUT, async || {
+            let tracing = self.get().await?;
+            match current(&tracing, ConditionType::Ready) {
+                Some(ready) if ready.status == "True" => Ok(Ok(())),
+                Some(ready) if ready.reason == Reason::RetryBackOff.as_str() => Ok(Err(ready.message.clone())),
+                ready => Err(format!("Ready is {ready:?}")),
+            }
+        })
+        .await
+    }
+
     /// Whether the operator says that all is as requested. When it cannot be asked, it does not say so.
     pub(crate) async fn is_ready(&self) -> bool {
         self.get().await.is_ok_and(|tracing| current(&tracing, ConditionType::Ready).is_some_and(|ready| ready.status == "True"))
