@@ -2,7 +2,7 @@
 //!
 //! A manifest may be changed by its owner: what still carries all of our additions has not drifted, and [`Applied::follow`] takes it over. What
 //! does not is healed under a grant, like any change, from the text as it is: whatever else was changed stays. Two rules keep that from being
-//! a fight: nothing is healed before the node is quiet ([`super::blockers`]), and nothing twice within [`FIGHT_WITHIN`] ([`refusal`]).
+//! a fight: nothing is healed before the node is quiet ([`super::blockers`]), and nothing twice within `FIGHT_WITHIN` ([`refusal`]).
 
 use jiff::SignedDuration;
 

@@ -1,6 +1,6 @@
 //! The flight on the disk: what an agent that is started again goes on with.
 //!
-//! One file, replaced as a whole ([`sealed`]). One that is not what was written is [`Error::Damaged`]: it is reported, and nothing is
+//! One file, replaced as a whole (`sealed`). One that is not what was written is [`Error::Damaged`]: it is reported, and nothing is
 //! guessed from it.
 
 use crate::host::{self, File, Folder, Host, Permissions, replace};

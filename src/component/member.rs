@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::api::node_tracing::{EtcdMember, MemberHealth, MemberRole};
 use crate::manifest::Probe;
 
-/// Milliseconds between two readings of the metrics that tell a member that is down from one that was removed (see [`Metrics::members`]).
+/// Milliseconds between two readings of the metrics that tell a member that is down from one that was removed (see `Metrics::members`).
 /// A leader sends to each member every 100 ms (`--heartbeat-interval`).
 pub const READ_AGAIN_AFTER: u64 = 1_000;
 
