@@ -198,8 +198,10 @@ pub async fn work<H: Host>(
     let mut node_uid = None;
     loop {
         agent.heed_recall().await?;
-        if let Some(outcome) = reported.borrow_and_update().as_ref().and_then(|s| s.last_outcome.as_ref()) {
-            agent.reported(outcome).await?;
+        // copied, so that the channel is free while this waits: its sender runs on the same thread
+        let outcome = reported.borrow_and_update().as_ref().and_then(|s| s.last_outcome.clone());
+        if let Some(outcome) = outcome {
+            agent.reported(&outcome).await?;
         }
         let object = objects.borrow_and_update().clone();
         if let Some(object) = object {

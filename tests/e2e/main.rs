@@ -7,6 +7,7 @@
 #![expect(clippy::panic, reason = "a test that cannot go on panics")]
 
 mod bad_change;
+mod break_glass;
 mod checks;
 mod dead_collector;
 mod drift;

@@ -9,7 +9,7 @@ use crate::support::kubeadm;
 use crate::support::operator::{Operator, at_rate, sample};
 use crate::support::process;
 use crate::support::step::step;
-use crate::{bad_change, checks, dead_collector, drift, restarts, upgrade};
+use crate::{bad_change, break_glass, checks, dead_collector, drift, restarts, upgrade};
 
 /// With `to`, the traced cluster is upgraded by kubeadm.
 pub(crate) async fn run(shape: Shape, to: Option<Shape>) {
@@ -50,6 +50,10 @@ pub(crate) async fn run(shape: Shape, to: Option<Shape>) {
         .await;
         step(&name("a dead collector keeps no API server from ending"), async || {
             dead_collector::costs_nothing(&cluster, &administrator, &operator).await;
+        })
+        .await;
+        step(&name("restored by hand without an API server, a node stays so"), async || {
+            break_glass::restore(&cluster, &operator, &before).await;
         })
         .await;
     }
