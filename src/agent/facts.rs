@@ -162,8 +162,8 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
             return Ok(facts);
         }
     };
-    match host.processes(KUBELET) {
-        Ok(running) => facts.kubelet_started = running.last().map(|kubelet| facts.now.wall_time_of(kubelet.id.started)),
+    match kubelet_started(host, &facts.now) {
+        Ok(started) => facts.kubelet_started = started,
         Err(error) => facts.trouble = Some(unreadable(&error)),
     }
     match host.processes(KUBEADM) {
@@ -188,6 +188,11 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
         Err(error) => facts.trouble = Some(unreadable(&error)),
     }
     Ok(facts)
+}
+
+/// When the node's kubelet was started, by the wall clock; `None` when none runs.
+pub fn kubelet_started(host: &impl Host, now: &Now) -> Result<Option<jiff::Timestamp>, host::Error> {
+    Ok(host.processes(KUBELET)?.last().map(|kubelet| now.wall_time_of(kubelet.id.started)))
 }
 
 /// Asks an etcd member how it and its cluster are.

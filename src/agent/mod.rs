@@ -344,7 +344,7 @@ impl<H: Host> Agent<H> {
             facts = self.act(object, target, node_uid, checked, facts, confirm, publish).await?;
         }
         if let (Some(target), Some(Verdict::Unchanged)) = (&object.spec.target, self.preflight.as_ref().map(|p| p.verdict))
-            && recall::traces_nothing(target)
+            && target.settings.is_off()
         {
             self.let_go().await?;
         }
@@ -457,8 +457,9 @@ impl<H: Host> Agent<H> {
                 }
                 let confirm = async |flight: &Flight| {
                     let heartbeat = confirm(&flight.grant, target).await?;
-                    let now = gather(&self.host).await.map_err(|e| chain(&e))?;
-                    blockers::has_synced(now.kubelet_started, heartbeat, now.now.wall).map_err(|blocker| blocker.message)
+                    let now = self.host.now().map_err(|e| chain(&e))?;
+                    let started = facts::kubelet_started(&self.host, &now).map_err(|e| chain(&e))?;
+                    blockers::has_synced(started, heartbeat, now.wall).map_err(|blocker| blocker.message)
                 };
                 let flight = drive(&self.host, *flight, Event::Begun, confirm, progress).await?;
                 self.landed(flight).await?;

@@ -14,7 +14,7 @@ use super::machine::{Event, Flight, Held, Swap, Version};
 use super::originals::{self, Original};
 use super::{Agent, Journal, applied, chain, effects, journal};
 use crate::api::node_tracing::{OutcomeResult, TracingFound};
-use crate::api::{Grant, Reason, SINGLETON, State, Target};
+use crate::api::{Grant, Reason, SINGLETON, Target};
 use crate::component::{Change, Found, ManifestFile, STATE_DIR, find, take_out};
 use crate::host::{self, File, Folder, Host, Permissions, replace};
 
@@ -51,7 +51,7 @@ fn is_there(host: &impl Host, name: &str) -> bool {
 
 /// Why this target is not to be acted on, if a person keeps the node as it is. One that traces nothing asks for the same as the person.
 pub fn objection(host: &impl Host, target: &Target) -> Option<Trouble> {
-    let objects = !traces_nothing(target) && (is_held(host) || is_asked(host));
+    let objects = !target.settings.is_off() && (is_held(host) || is_asked(host));
     let message = || {
         format!(
             "a person gave this node its original manifests back, and nothing is changed here until a person says so; to trace it again, on the \
@@ -59,11 +59,6 @@ pub fn objection(host: &impl Host, target: &Target) -> Option<Trouble> {
         )
     };
     objects.then(|| Trouble { reason: Reason::RestoredByHand, message: message() })
-}
-
-/// Whether a target takes tracing away.
-pub fn traces_nothing(target: &Target) -> bool {
-    [&target.settings.kube_api_server, &target.settings.etcd].iter().all(|component| component.state == State::Disabled)
 }
 
 /// What gives the node its original manifests back; nothing where they are in place.

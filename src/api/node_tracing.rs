@@ -109,6 +109,11 @@ impl NodeSettings {
         }
     }
 
+    /// Whether nothing is to be traced: what was ours goes.
+    pub fn is_off(&self) -> bool {
+        [&self.kube_api_server, &self.etcd].iter().all(|component| component.state == State::Disabled)
+    }
+
     /// The name of these settings. `healthTimeoutSeconds` says how to change a node, not what it should have: it is left out.
     /// A component that is switched off has no rate, and with both off the endpoint and the grace say nothing either.
     pub fn revision(&self) -> String {
@@ -117,7 +122,7 @@ impl NodeSettings {
             State::Disabled => "off".to_owned(),
         };
         let (kube_apiserver, etcd) = (component(&self.kube_api_server), component(&self.etcd));
-        let text = if self.kube_api_server.state == State::Disabled && self.etcd.state == State::Disabled {
+        let text = if self.is_off() {
             "off".to_owned()
         } else {
             format!("{}\n{kube_apiserver}\n{etcd}\n{}", self.endpoint, self.watch_termination_grace_seconds)

@@ -15,7 +15,7 @@ use super::validate::{Goal, Validated};
 use super::{quorum, regression, retry};
 use crate::api::clustertracing::SingleNodeDowntime;
 use crate::api::node_tracing::{OutcomeResult, Step, Verdict};
-use crate::api::{Reason, RolloutMode, State, Target};
+use crate::api::{Reason, RolloutMode, Target};
 
 /// A check reads a few files. An agent that has not answered after this long is not there.
 const AGENT_ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(60);
@@ -92,11 +92,10 @@ pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, genera
     if let Some(refused) = refused {
         return refused;
     }
-    let off = [&target.settings.kube_api_server, &target.settings.etcd].iter().all(|c| c.state == State::Disabled);
     match preflight.verdict {
         Verdict::Ready => Stand::Pending { changes: preflight.changes.clone() },
         // With nothing of ours in the manifests, how the node's processes do is not ours to wait for.
-        Verdict::Unchanged if off => Stand::UpToDate,
+        Verdict::Unchanged if target.settings.is_off() => Stand::UpToDate,
         // Refused: the manifests match and their processes are not there. That passes, or the component is unhealthy by itself.
         Verdict::Unchanged | Verdict::Refused => match n.unhealthy() {
             Some(component) => Stand::Unhealthy { component: component.name },

@@ -7,7 +7,7 @@ use clustertracing::api::Reason;
 use crate::support::availability::Watch;
 use crate::support::clients::{Access, get};
 use crate::support::cluster::Cluster;
-use crate::support::files::{self, Digests, MANIFESTS};
+use crate::support::files::{self, Digests};
 use crate::support::operator::{Operator, at_rate};
 use crate::support::process;
 use crate::support::step::{note, step};
@@ -131,10 +131,6 @@ async fn confess(cluster: &Cluster, access: &Access, node: &str) {
 
 async fn edit(cluster: &Cluster, access: &Access, node: &str, edit: &str) {
     let old = process::the_one(cluster, node, "etcd");
-    let script = format!(
-        "cp -p {MANIFESTS}/etcd.yaml /etc/kubernetes/etcd.new; sed -i '{edit}' /etc/kubernetes/etcd.new; \
-         mv /etc/kubernetes/etcd.new {MANIFESTS}/etcd.yaml"
-    );
-    cluster.shell(node, &script);
+    files::edit_manifest(cluster, node, "etcd.yaml", edit);
     process::until_replaced(cluster, access, node, "etcd", &old, RESTART).await;
 }

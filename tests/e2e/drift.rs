@@ -7,7 +7,7 @@ use clustertracing::api::Reason;
 use crate::checks;
 use crate::support::clients::{Access, get};
 use crate::support::cluster::Cluster;
-use crate::support::files::{self, MANIFESTS};
+use crate::support::files;
 use crate::support::operator::{Operator, at_rate};
 use crate::support::process;
 use crate::support::step::note;
@@ -46,11 +46,7 @@ pub(crate) async fn run(cluster: &Cluster, access: &Access, operator: &Operator,
 }
 
 async fn take_the_flag_out(cluster: &Cluster, access: &Access, node: &str) {
-    let script = format!(
-        "cp -p {MANIFESTS}/kube-apiserver.yaml /etc/kubernetes/edited; sed -i '/--tracing-config-file/d' /etc/kubernetes/edited; \
-         mv /etc/kubernetes/edited {MANIFESTS}/kube-apiserver.yaml"
-    );
-    cluster.shell(node, &script);
+    files::edit_manifest(cluster, node, "kube-apiserver.yaml", "/--tracing-config-file/d");
     until("the API server runs without the flag", RESTART, async || {
         let process = process::try_the_one(cluster, node, "kube-apiserver")?;
         match process.flag("tracing-config-file") {

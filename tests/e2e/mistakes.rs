@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::clients::{Access, get};
 use crate::support::cluster::Cluster;
-use crate::support::files::MANIFESTS;
+use crate::support::files::{self, MANIFESTS};
 use crate::support::process;
 use crate::support::wait::until;
 
@@ -48,12 +48,8 @@ impl<'a> Mistake<'a> {
     }
 
     fn make(cluster: &'a Cluster, node: &'static str, file: &'static str, edit: &str) -> Self {
-        let script = format!(
-            "cp -p {MANIFESTS}/{file} /etc/kubernetes/{file}.original; cp -p {MANIFESTS}/{file} /etc/kubernetes/{file}.new; \
-             sed '{edit}' {MANIFESTS}/{file} > /etc/kubernetes/{file}.new; mv /etc/kubernetes/{file}.new {MANIFESTS}/{file}; \
-             ! cmp -s /etc/kubernetes/{file}.original {MANIFESTS}/{file}"
-        );
-        cluster.shell(node, &script);
+        cluster.shell(node, &format!("cp -p {MANIFESTS}/{file} /etc/kubernetes/{file}.original"));
+        files::edit_manifest(cluster, node, file, edit);
         Self { cluster, node, file }
     }
 

@@ -8,11 +8,11 @@ use crate::support::clients::Access;
 use crate::support::cluster::Cluster;
 use crate::support::operator::Operator;
 use crate::support::process;
-use crate::support::step::note;
+use crate::support::step::{note, rounds};
 use crate::support::wait::until;
 
-/// Restarts where `E2E_ROUNDS` does not say otherwise (`make nightly`: 50).
-const ROUNDS: i32 = 8;
+/// Restarts, where nothing else is asked for.
+const ROUNDS: usize = 8;
 /// From the kill of an API server to one that is ready: the kubelet's look, and a start on busy cores.
 const RESTART: Duration = Duration::from_mins(1);
 /// From a change to the controller's answer: its watches come back within 5 s, and its reads do with them.
@@ -22,17 +22,17 @@ const HEARD: Duration = Duration::from_secs(20);
 ///
 /// The kubelet makes a container that ends again and again wait up to five minutes; here it waits a second (from 1.35 on it can be told).
 pub(crate) async fn survive(cluster: &Cluster, access: &Access, operator: &Operator, applied: &ClusterTracing) {
-    let rounds = std::env::var("E2E_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let restarts = rounds(ROUNDS);
     let node = cluster.nodes().remove(0);
     let kubelet = "/var/lib/kubelet/config.yaml";
     cluster.shell(&node, &format!("printf 'crashLoopBackOff: {{maxContainerRestartPeriod: 1s}}\\n' >> {kubelet}; pkill -x kubelet"));
     let mut heard = Vec::new();
-    for round in 0..rounds {
+    for round in 0..restarts {
         let old = process::the_one(cluster, &node, "kube-apiserver");
         cluster.exec(&node, &["kill", "-9", &old.pid.to_string()]);
         process::until_replaced(cluster, access, &node, "kube-apiserver", &old, RESTART).await;
         let mut tracing = applied.clone();
-        tracing.spec.rollout.soak_seconds = 3 + round % 2;
+        tracing.spec.rollout.soak_seconds = if round % 2 == 0 { 3 } else { 4 };
         let generation = operator.apply(&tracing).await.metadata.generation;
         let start = Instant::now();
         until("the controller has seen the change", HEARD, async || {
@@ -42,6 +42,6 @@ pub(crate) async fn survive(cluster: &Cluster, access: &Access, operator: &Opera
         .await;
         heard.push(start.elapsed());
     }
-    note(&format!("{rounds} restarts; the change was heard of after at most {:.1?}", heard.iter().max().copied().unwrap_or_default()));
+    note(&format!("{restarts} restarts; the change was heard of after at most {:.1?}", heard.iter().max().copied().unwrap_or_default()));
     cluster.shell(&node, &format!("sed -i '/^crashLoopBackOff:/d' {kubelet}; pkill -x kubelet"));
 }

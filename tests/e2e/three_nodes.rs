@@ -21,7 +21,7 @@ use crate::support::files::{self, Digests};
 use crate::support::jaeger::Jaeger;
 use crate::support::operator::{Operator, at_rate, sample, switched_off};
 use crate::support::process;
-use crate::support::step::{note, step};
+use crate::support::step::{note, rounds, step};
 use crate::support::traceparent::Traceparent;
 use crate::support::wait::{holds, until};
 use crate::support::webhook::{self, Webhook};
@@ -158,9 +158,9 @@ impl Scenario {
     async fn kills_are_survived(&self) {
         /// Time between the kills of a round; rounds begin them at different moments.
         const SPACING: Duration = Duration::from_secs(5);
-        /// Kills where `E2E_ROUNDS` does not say otherwise (`make nightly`: 50).
+        /// Kills, where nothing else is asked for.
         const KILLS: usize = 15;
-        let kills = std::env::var("E2E_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(KILLS);
+        let kills = rounds(KILLS);
         let mut moments = BTreeMap::<String, usize>::new();
         for round in 0.. {
             let killed = moments.values().sum::<usize>();

@@ -16,6 +16,11 @@ pub(crate) fn note(text: &str) {
     eprintln!("e2e:     {text}");
 }
 
+/// How often a step that repeats something does so: `E2E_ROUNDS` times, if that says a number (`make nightly`: 50).
+pub(crate) fn rounds(otherwise: usize) -> usize {
+    std::env::var("E2E_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(otherwise)
+}
+
 struct Report<'a> {
     name: &'a str,
     start: Instant,
