@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! bin → {controller, agent} → runtime          programs; I/O with the API server
-//!           │           └───→ host             the only module that touches a node's files, processes, ports
-//!           └─→ plan → component → manifest    pure: no client, no runtime, no files, no environment, no clock, no randomness
+//!         │ │           └───→ host             the only module that touches a node's files, processes, ports
+//!         │ └─────────────→ store              spans and collectors' metrics: receives, keeps within bounds, answers
+//!         └───→ plan → component → manifest    pure: no client, no runtime, no files, no environment, no clock, no randomness
 //!                 └───────→ api ←──────┘       the resources' types, conditions and reasons, names
 //! ```
 //!
@@ -36,6 +37,7 @@
 //! | change what counts as drift, who made it, or when it is healed | [`agent::drift`] | `src/agent/drift/tests.rs`, `tests/agent/drift.rs` |
 //! | change what a person can do at the node without the cluster | [`agent::recall`] (the way back), [`agent::restore`] (the command), [`agent::originals`] (the README) | `tests/agent/restore.rs` |
 //! | change what the collector does | [`plan::collector`] | `tests/plans.rs` |
+//! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.
 
@@ -47,3 +49,4 @@ pub mod host;
 pub mod manifest;
 pub mod plan;
 pub mod runtime;
+pub mod store;

@@ -19,8 +19,9 @@ const LAYERS: &[Layer] = &[
     Layer { module: "plan", may_use: &["api", "component", "manifest"], pure: true },
     Layer { module: "host", may_use: &["api", "component", "manifest"], pure: false },
     Layer { module: "runtime", may_use: &["api"], pure: false },
+    Layer { module: "store", may_use: &["api"], pure: false },
     Layer { module: "agent", may_use: &["api", "component", "manifest", "host", "runtime"], pure: false },
-    Layer { module: "controller", may_use: &["api", "component", "plan", "runtime"], pure: false },
+    Layer { module: "controller", may_use: &["api", "component", "plan", "runtime", "store"], pure: false },
 ];
 
 /// Files of an impure module that decide, and so must be as pure as the pure layers.

@@ -13,6 +13,7 @@ pub mod drift;
     reason = "kube's derive makes public items in a private scope; its columns repeat their keys"
 )]
 pub mod node_tracing;
+pub mod telemetry;
 
 pub use clustertracing::{
     ClusterTracing, ClusterTracingSpec, ClusterTracingStatus, CollectorMode, CollectorSpec, Exporter, ExporterProtocol, RolloutMode,
