@@ -1,6 +1,8 @@
 //! Carries out the machine's effects on a [`Host`], and says what came of them. It decides nothing.
 
 use futures::future::join_all;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::chain;
 use super::drift::{Mend, TRACING_FILE_MODE};
@@ -11,6 +13,7 @@ use super::originals;
 use super::recall;
 use super::watchdog;
 use crate::host::{self, File, Folder, Host, Permissions, Process, replace, stage, temporary_name};
+use crate::runtime::telemetry;
 
 /// Takes a flight from `event` to its end. `confirm` asks the API server whether the grant stands; `progress` hears of every new state.
 ///
@@ -26,25 +29,37 @@ pub async fn drive<H: Host>(
     confirm: impl AsyncFn(&Flight) -> Result<(), String>,
     progress: impl Fn(&Flight),
 ) -> Result<Flight, host::Error> {
-    loop {
-        let before = flight.step();
-        let (next, effect) = transition(flight, event, &host.now()?);
-        flight = next;
-        if flight.step() != before {
-            tracing::info!(grant = flight.grant.id, revision = flight.grant.revision, step = ?flight.step(), "step");
+    let change = tracing::info_span!("change", grant = flight.grant.id, revision = flight.grant.revision, trace_id = Empty);
+    let work = async {
+        telemetry::show_trace_id();
+        let mut step = step_span(&flight);
+        loop {
+            let before = flight.step();
+            let (next, effect) = transition(flight, event, &host.now()?);
+            flight = next;
+            if flight.step() != before {
+                tracing::info!(grant = flight.grant.id, revision = flight.grant.revision, step = ?flight.step(), "step");
+                step = step_span(&flight);
+            }
+            progress(&flight);
+            let Some(effect) = effect else { return Ok(flight) };
+            event = match &effect {
+                // before the effect, so that nothing is done whose answer would be lost
+                _ if flight.goes_forward() && recall::is_asked(host) => Event::Recalled,
+                Effect::Confirm => confirm(&flight).instrument(step.clone()).await.map_or_else(Event::Withdrawn, |()| Event::Confirmed),
+                _ => perform(host, &flight, &effect).instrument(step.clone()).await,
+            };
+            if let Event::Failed(message) | Event::SaveFailed(message) | Event::Withdrawn(message) = &event {
+                tracing::warn!(?effect, "step did not succeed: {message}");
+            }
         }
-        progress(&flight);
-        let Some(effect) = effect else { return Ok(flight) };
-        event = match &effect {
-            // before the effect, so that nothing is done whose answer would be lost
-            _ if flight.goes_forward() && recall::is_asked(host) => Event::Recalled,
-            Effect::Confirm => confirm(&flight).await.map_or_else(Event::Withdrawn, |()| Event::Confirmed),
-            _ => perform(host, &flight, &effect).await,
-        };
-        if let Event::Failed(message) | Event::SaveFailed(message) | Event::Withdrawn(message) = &event {
-            tracing::warn!(?effect, "step did not succeed: {message}");
-        }
-    }
+    };
+    work.instrument(change).await
+}
+
+/// The part of a trace that the flight is in.
+fn step_span(flight: &Flight) -> tracing::Span {
+    tracing::info_span!("step", otel.name = ?flight.step())
 }
 
 /// Goes on with a flight from the journal. Needs no API server: what was not confirmed is not begun.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use clustertracing::runtime::telemetry::{self, LogFormat};
+use clustertracing::runtime::telemetry::{self, Telemetry};
 use clustertracing::{agent, runtime};
 
 /// Carries out tracing changes on the control-plane node that it runs on.
@@ -13,9 +13,8 @@ use clustertracing::{agent, runtime};
 struct Args {
     #[command(flatten)]
     config: agent::Config,
-    /// How log lines look. What is logged is set by `RUST_LOG`.
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    telemetry: Telemetry,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -39,8 +38,8 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Args { config, log_format, command } = Args::parse();
-    telemetry::init(log_format);
+    let Args { config, telemetry, command } = Args::parse();
+    let _running = telemetry::init(&telemetry, "clustertracing-agent", config.node_name.as_deref());
     let is_by_hand = matches!(command, Some(Command::Restore { .. }));
     let work = async {
         match command {

@@ -4,7 +4,7 @@ use clap::Parser;
 use clustertracing::api::State;
 use clustertracing::controller;
 use clustertracing::plan::validate::Installation;
-use clustertracing::runtime::telemetry::{self, LogFormat};
+use clustertracing::runtime::telemetry::{self, Telemetry};
 
 /// Turns tracing of kube-apiserver and etcd on, one control-plane node at a time, and takes it back.
 #[derive(Debug, Parser)]
@@ -22,15 +22,14 @@ struct Args {
     /// Name of this process among candidates for leadership.
     #[arg(long, env = "POD_NAME")]
     identity: String,
-    /// How log lines look. What is logged is set by `RUST_LOG`.
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    telemetry: Telemetry,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Args { namespace, collector_image, canary, identity, log_format } = Args::parse();
-    telemetry::init(log_format);
+    let Args { namespace, collector_image, canary, identity, telemetry } = Args::parse();
+    let _running = telemetry::init(&telemetry, "clustertracing-controller", Some(&identity));
     let client = kube::Client::try_default().await?;
     controller::run(client, Installation { namespace, collector_image, canary }, &identity).await?;
     Ok(())

@@ -28,6 +28,8 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt};
 use kube::{Api, Client, Resource, ResourceExt};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
 use crate::api::{self, ClusterTracing, FIELD_MANAGER_CONTROLLER, NodeTracing};
 use crate::plan::events;
@@ -37,7 +39,7 @@ use crate::plan::validate::{Goal, Installation, validate};
 use crate::plan::{canary, collector, plan};
 use crate::runtime::backoff::{AtOnce, Doubling};
 use crate::runtime::lease::{Elector, Leadership};
-use crate::runtime::shutdown;
+use crate::runtime::{shutdown, telemetry};
 
 pub use error::{Category, Error};
 
@@ -172,8 +174,17 @@ async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, 
     if !ctx.leadership.is_held() {
         return Ok(Action::requeue(NOT_LEADING));
     }
-    let turned = tokio::time::timeout(TURN_TIMEOUT, turn(&ctx, Timestamp::now())).await;
-    let action = turned.map_err(|_| Error::Timeout(TURN_TIMEOUT))??;
+    let span = info_span!("reconcile", term = ctx.term, otel.status_code = Empty, trace_id = Empty);
+    let work = async {
+        telemetry::show_trace_id();
+        let turned = tokio::time::timeout(TURN_TIMEOUT, turn(&ctx, Timestamp::now())).await;
+        let turned = turned.map_err(|_| Error::Timeout(TURN_TIMEOUT)).flatten();
+        if turned.is_err() {
+            Span::current().record("otel.status_code", "ERROR");
+        }
+        turned
+    };
+    let action = work.instrument(span).await?;
     ctx.failures.store(0, Ordering::Relaxed);
     Ok(action)
 }
@@ -183,7 +194,7 @@ async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, 
 /// # Errors
 /// When the API server cannot be read or written; what was written stays, and the next turn goes on from there.
 pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
-    let Some(seen) = observe::observe(ctx).await? else { return Ok(Action::await_change()) };
+    let Some(seen) = observe::observe(ctx).instrument(info_span!("observe")).await? else { return Ok(Action::await_change()) };
     let validated = match validate(&seen.resource, &ctx.installation) {
         Ok(validated) => validated,
         Err(invalid) => {
@@ -198,9 +209,9 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
         // Let go already, and kept by somebody else's finalizer.
         return Ok(Action::await_change());
     }
-    let plan = plan(&validated, &seen.observed, now);
+    let plan = info_span!("plan").in_scope(|| plan(&validated, &seen.observed, now));
     update_status::publish(ctx, &seen, events::before_apply(&plan)).await;
-    let applied = apply::apply(ctx, &seen, &plan).await;
+    let applied = apply::apply(ctx, &seen, &plan).instrument(info_span!("apply")).await;
     if let Err(Error::Canary { node, source }) = &applied {
         // No plan can know this, and only a person can change it.
         update_status::publish(ctx, &seen, vec![events::canary_not_made(node, source)]).await;
