@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use crate::checks;
 use crate::gates;
 use crate::mistakes::Mistake;
+use crate::redaction;
+use crate::rotation;
 use crate::support::availability::Watch;
 use crate::support::clients::Access;
 use crate::support::cluster::{Cluster, NAMESPACE, Shape, project};
@@ -29,7 +31,7 @@ use crate::support::webhook::{self, Webhook};
 pub(crate) async fn run(shape: Shape) {
     let cluster = step("3 nodes: the cluster comes up and the operator is installed", async || Cluster::up(shape)).await;
     let administrator = Access::administrator(&cluster).await;
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         super_administrator: Access::super_administrator(&cluster).await,
         operator: Operator::new(administrator.client()),
         jaeger: Jaeger::new(),
@@ -41,6 +43,8 @@ pub(crate) async fn run(shape: Shape) {
     step("3 nodes: apply traces all API servers and etcd members, one node at a time", async || scenario.apply().await).await;
     step("3 nodes: kubectl explains the fields and shows the columns", async || scenario.kubectl_explains_and_shows()).await;
     step("3 nodes: spans of every instance arrive", async || scenario.spans_arrive().await).await;
+    step("3 nodes: a rotated certificate restarts nothing", async || scenario.certificate_rotates().await).await;
+    step("3 nodes: no name leaves its node", async || scenario.names_stay().await).await;
     step("3 nodes: a request through a mutating webhook is one trace", async || scenario.webhook_is_in_the_trace().await).await;
     step("3 nodes: another rate restarts all API servers and no etcd member", async || scenario.rate_changes().await).await;
     step("3 nodes: where nothing changes, nothing is written", async || scenario.idle_writes_nothing().await).await;
@@ -80,6 +84,14 @@ impl Scenario {
         checks::assert_spans_of_every_instance_arrive(&self.cluster, &self.administrator, &self.jaeger).await;
         let trace = checks::assert_one_request_is_one_trace(&self.cluster, &self.super_administrator, &self.jaeger).await;
         note(&format!("list nodes:\n{}", trace.tree()));
+    }
+
+    async fn certificate_rotates(&mut self) {
+        rotation::needs_no_restart(&mut self.cluster, &self.administrator, &self.jaeger).await;
+    }
+
+    async fn names_stay(&self) {
+        redaction::keeps_names_on_the_node(&self.cluster, &self.super_administrator, &self.operator, &self.jaeger).await;
     }
 
     async fn webhook_is_in_the_trace(&self) {

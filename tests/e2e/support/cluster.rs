@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::dump;
+use super::tls::Tls;
 
 /// What a scenario asks of the testbed.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +17,12 @@ pub(crate) struct Shape {
     pub(crate) control_planes: usize,
 }
 
-/// A running cluster with the operator installed, and Jaeger beside it.
+/// A running cluster with the operator installed, and Jaeger beside it, which takes spans from whom it knows only.
 ///
 /// `E2E_KEEP=1` leaves it running at the end; `E2E_REUSE=1` takes the one that is there (for the work on a scenario).
 pub(crate) struct Cluster {
     shape: Shape,
+    tls: Tls,
 }
 
 /// The address of the host, as seen from the nodes: the load balancer, Jaeger and webhooks are there.
@@ -31,13 +33,38 @@ pub(crate) const NAMESPACE: &str = "clustertracing-system";
 impl Cluster {
     /// Brings the cluster up, installs the operator by its chart, and starts Jaeger.
     pub(crate) fn up(shape: Shape) -> Self {
-        let cluster = Self { shape };
+        let cluster = Self { shape, tls: Tls::new() };
         if !flag("E2E_REUSE") {
             cluster.script(&["up", &shape.control_planes.to_string()]);
-            cluster.script(&["jaeger", "start"]);
         }
+        cluster.restart_jaeger();
         cluster.script(&["install"]);
+        cluster.hand_out_certificates();
         cluster
+    }
+
+    /// Jaeger as it was, with nothing in it.
+    pub(crate) fn restart_jaeger(&self) {
+        self.script(&["jaeger", "stop"]);
+        self.script(&["jaeger", "start"]);
+    }
+
+    /// Nobody answers where the collectors send to.
+    pub(crate) fn stop_jaeger(&self) {
+        self.script(&["jaeger", "stop"]);
+    }
+
+    /// The collectors' certificate becomes one of another authority, and no other is accepted any more.
+    pub(crate) fn rotate_certificates(&mut self) {
+        self.tls.replace_the_collectors_authority();
+        self.hand_out_certificates();
+        self.restart_jaeger();
+    }
+
+    fn hand_out_certificates(&self) {
+        let file = self.tls.folder().join("secrets.json");
+        std::fs::write(&file, self.tls.secrets().to_string()).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file.to_string_lossy()]);
     }
 
     /// Installs the operator again, with these values of its chart besides: `name=value`.
@@ -122,7 +149,8 @@ impl Cluster {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(project().join("tests/testbed/cluster.sh"));
-        command.args(arguments).env("KUBERNETES", self.shape.kubernetes).env("ETCD", self.shape.etcd).stdin(Stdio::null());
+        command.args(arguments).env("KUBERNETES", self.shape.kubernetes).env("ETCD", self.shape.etcd);
+        command.env("JAEGER_TLS", self.tls.folder()).stdin(Stdio::null());
         command
     }
 }

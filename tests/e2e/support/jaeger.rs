@@ -15,7 +15,7 @@ const QUERY_PORT: u16 = 16686;
 /// How many traces of a service are looked through.
 const TRACES: usize = 3000;
 
-/// The endpoint that takes spans: OTLP over gRPC, without TLS.
+/// The endpoint that takes spans: OTLP over gRPC, with mutual TLS.
 pub(crate) fn otlp_endpoint() -> String {
     format!("{HOST}:4317")
 }
@@ -48,6 +48,11 @@ impl Trace {
     /// Whether a span of `service` and `instance` has a name that begins with `name`.
     pub(crate) fn has(&self, service: &str, instance: &str, name: &str) -> bool {
         self.0.iter().any(|span| span.service == service && span.instance == instance && span.name.starts_with(name))
+    }
+
+    /// Whether it has a span of `service`.
+    pub(crate) fn has_service(&self, service: &str) -> bool {
+        self.0.iter().any(|span| span.service == service)
     }
 
     /// The trace as a tree, one span a line.
@@ -86,6 +91,11 @@ impl Jaeger {
     pub(crate) async fn trace(&self, id: &str) -> Result<Trace, String> {
         let traces = self.traces(&format!("/api/traces/{id}")).await?;
         traces.into_iter().next().ok_or_else(|| format!("there is no trace {id}"))
+    }
+
+    /// All that Jaeger tells of the trace with this id.
+    pub(crate) async fn text(&self, id: &str) -> Result<String, String> {
+        self.client.request_text(get(&format!("/api/traces/{id}"))).await.map_err(|error| format!("Jaeger answers with {error}"))
     }
 
     async fn traces(&self, path: &str) -> Result<Vec<Trace>, String> {

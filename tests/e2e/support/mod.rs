@@ -10,6 +10,7 @@ pub(crate) mod kubeadm;
 pub(crate) mod operator;
 pub(crate) mod process;
 pub(crate) mod step;
+pub(crate) mod tls;
 pub(crate) mod traceparent;
 pub(crate) mod wait;
 pub(crate) mod webhook;

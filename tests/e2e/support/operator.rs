@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use clustertracing::api::clustertracing::ExporterTls;
+use clustertracing::api::clustertracing::{ExporterTls, SecretRef};
 use clustertracing::api::{ClusterTracing, ConditionType, Exporter, ExporterProtocol, NodeTracing, Reason, SINGLETON, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 
 use super::cluster::project;
-use super::jaeger;
 use super::wait::until;
+use super::{jaeger, tls};
 
 /// The longest that a rollout of three nodes may take: with the default flags a server needs up to a minute to restart.
 pub(crate) const ROLLOUT: Duration = Duration::from_mins(10);
@@ -25,6 +25,7 @@ pub(crate) struct Operator {
 
 /// The sample that the documentation starts with, sending to Jaeger and with nothing to wait for between nodes.
 pub(crate) fn sample() -> ClusterTracing {
+    let secret = |name: &str| Some(SecretRef { name: name.to_owned() });
     let path = project().join("config/samples/clustertracing.yaml");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
     let mut tracing: ClusterTracing = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("parse {}: {error}", path.display()));
@@ -32,7 +33,7 @@ pub(crate) fn sample() -> ClusterTracing {
         name: "jaeger".to_owned(),
         protocol: ExporterProtocol::Grpc,
         endpoint: jaeger::otlp_endpoint(),
-        tls: ExporterTls { state: State::Disabled, ..ExporterTls::default() },
+        tls: ExporterTls { ca_secret_ref: secret(tls::CA_SECRET), cert_secret_ref: secret(tls::CLIENT_SECRET), ..ExporterTls::default() },
         headers: Vec::new(),
     }];
     tracing.spec.rollout.soak_seconds = 2;
