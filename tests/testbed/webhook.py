@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A mutating admission webhook that traces itself: webhook.py ADDRESS PORT CERTIFICATE KEY OTLP_HTTP
+"""A mutating admission webhook that traces itself: webhook.py ADDRESS PORT CERTIFICATE KEY OTLP_HTTP [URL IDENTITY CA]
 
 It annotates the objects that it is shown, and continues the API server's trace: one span for each request, with the parent of the request's
 `traceparent` header, sent as OTLP/HTTP JSON to OTLP_HTTP/v1/traces. What a webhook with an OpenTelemetry library does, without one.
+With URL it asks an API server back within each request, in the same trace: as IDENTITY (a file with certificate and key), trusting CA.
 """
 import base64
 import json
@@ -44,35 +45,50 @@ def review_response(review):
     }
 
 
-def span_request(parent, name, start, end):
-    """An OTLP export request with one span."""
+def span_request(parent, own, name, start, end):
+    """An OTLP export request with one span, OWN."""
     trace, span = parent
     return {"resourceSpans": [{
         "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "demo-webhook"}}]},
         "scopeSpans": [{"scope": {"name": "webhook.py"}, "spans": [{
-            "traceId": trace, "spanId": secrets.token_hex(8), "parentSpanId": span, "name": name, "kind": SPAN_KIND_SERVER,
+            "traceId": trace, "spanId": own, "parentSpanId": span, "name": name, "kind": SPAN_KIND_SERVER,
             "startTimeUnixNano": str(start), "endTimeUnixNano": str(end),
         }]}],
     }]}
 
 
-def main(address, port, certificate, key, otlp):
+def asker(url, identity, ca):
+    """A function that asks URL within a trace."""
+    context = ssl.create_default_context(cafile=ca)
+    context.load_cert_chain(identity)
+
+    def ask(trace, span):
+        request = urllib.request.Request(url, headers={"traceparent": f"00-{trace}-{span}-01"})
+        urllib.request.urlopen(request, timeout=5, context=context).close()
+    return ask
+
+
+def main(address, port, certificate, key, otlp, *back):
+    ask_back = asker(*back) if back else None
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
             start = time.time_ns()
             review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            parent, own = sampled_parent(self.headers.get("traceparent")), secrets.token_hex(8)
+            if parent and ask_back:
+                ask_back(parent[0], own)
             body = json.dumps(review_response(review)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-            parent = sampled_parent(self.headers.get("traceparent"))
             if parent:
                 kind = review["request"]["resource"]["resource"]
-                export = json.dumps(span_request(parent, f"mutate {kind}", start, time.time_ns())).encode()
+                export = json.dumps(span_request(parent, own, f"mutate {kind}", start, time.time_ns())).encode()
                 urllib.request.urlopen(urllib.request.Request(
                     f"{otlp}/v1/traces", export, {"Content-Type": "application/json"}), timeout=5).close()
 

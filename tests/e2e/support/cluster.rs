@@ -49,11 +49,6 @@ impl Cluster {
         self.script(&["jaeger", "start"]);
     }
 
-    /// Nobody answers where the collectors send to.
-    pub(crate) fn stop_jaeger(&self) {
-        self.script(&["jaeger", "stop"]);
-    }
-
     /// The collectors' certificate becomes one of another authority, and no other is accepted any more.
     pub(crate) fn rotate_certificates(&mut self) {
         self.tls.replace_the_collectors_authority();

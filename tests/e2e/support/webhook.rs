@@ -6,8 +6,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::clients::address;
 use super::cluster::{Cluster, HOST, project};
 
 const PORT: &str = "9443";
@@ -17,6 +18,8 @@ const NAME: &str = "e2e";
 const PROCESS: &str = "webhook";
 /// Pods with this label go through the webhook, and no others.
 pub(crate) const LABEL: (&str, &str) = ("e2e", "webhook");
+/// What it asks the API server for, within each request.
+const ASKED_BACK: &str = "/api/v1/namespaces/default";
 /// What its spans are recorded under.
 pub(crate) const SERVICE: &str = "demo-webhook";
 
@@ -26,7 +29,7 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    /// Starts it, with a certificate of its own.
+    /// Starts it, with a certificate of its own. It asks cp1's API server back, as the super-administrator, within each request.
     pub(crate) fn start(cluster: &Cluster) -> Self {
         let webhook = Self { folder: tempfile::tempdir().expect("a temporary folder") };
         let (certificate, key) = (webhook.path("tls.crt"), webhook.path("tls.key"));
@@ -36,9 +39,21 @@ impl Webhook {
             .output()
             .expect("openssl can be started");
         assert!(made.status.success(), "openssl failed: {}", String::from_utf8_lossy(&made.stderr));
+        let kubeconfig: Value =
+            serde_yaml::from_str(&cluster.exec("cp1", &["cat", "/etc/kubernetes/super-admin.conf"])).expect("it is YAML");
+        let pem = |pointer: &str| {
+            let data = kubeconfig.pointer(pointer).cloned().expect("kubeadm embeds its certificates");
+            serde_json::from_value::<ByteString>(data).expect("it is base64").0
+        };
+        let [certificate_of, key_of] = ["certificate", "key"].map(|part| pem(&format!("/users/0/user/client-{part}-data")));
+        let (identity, authority) = (webhook.path("identity.pem"), webhook.path("ca.crt"));
+        std::fs::write(&identity, [certificate_of, key_of].concat()).expect("the folder can be written");
+        std::fs::write(&authority, pem("/clusters/0/cluster/certificate-authority-data")).expect("the folder can be written");
+        let back = format!("https://{}:6443{ASKED_BACK}", address("cp1"));
         let program = project().join("tests/testbed/webhook.py").display().to_string();
         cluster.stop(PROCESS);
-        cluster.daemon(PROCESS, &["python3", &program, HOST, PORT, &certificate, &key, &format!("http://{HOST}:4318")]);
+        let otlp = format!("http://{HOST}:4318");
+        cluster.daemon(PROCESS, &["python3", &program, HOST, PORT, &certificate, &key, &otlp, &back, &identity, &authority]);
         webhook
     }
 
