@@ -60,7 +60,7 @@ fn specs_give_their_golden_objects() {
 
 /// The collector expands `${…}` in everything that it reads.
 #[test]
-fn the_only_expansions_in_a_configuration_are_the_headers_variables() {
+fn the_only_expansions_in_a_configuration_are_variables_of_its_container() {
     for case in cases() {
         let objects = rendered(&case);
         let env = objects.daemon_set.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -110,6 +110,7 @@ fn a_collector_accepts_each_configuration() {
         let checked = Command::new(&otelcol)
             .arg("validate")
             .arg(format!("--config=file:{}", path.display()))
+            .env("NODE_NAME", "cp-1")
             .env("CLUSTERTRACING_HEADER_1_0", "Bearer abc")
             .env("CLUSTERTRACING_HEADER_1_1", "12345")
             .output()

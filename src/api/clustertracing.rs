@@ -124,7 +124,7 @@ pub struct CollectorSpec {
     #[serde(default = "default_port")]
     #[schemars(range(min = 1024, max = 65535))]
     pub port: i32,
-    /// Where the collector sends spans on to, by name; at most 8. None: spans are received and counted, and go nowhere else.
+    /// Where the collector sends spans on to, by name; at most 8. None: spans go to the operator's own trace store and nowhere else.
     /// A change restarts the collectors only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -182,6 +182,7 @@ pub enum Redaction {
 pub struct Exporter {
     /// Name of this exporter: lower-case letters, digits and dashes.
     #[schemars(length(min = 1, max = 40), pattern("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self != 'clustertracing-store'").message("is the name of the operator's own trace store"))]
     pub name: String,
     /// grpc (default) or http: the flavour of OTLP.
     #[serde(default)]

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::jiff::SignedDuration;
 
+use super::collector;
 use crate::api::clustertracing::{ExporterHeader, Redaction, RolloutSpec, SecretRef, SingleNodeDowntime};
 use crate::api::node_tracing::ComponentSettings;
 use crate::api::{self, ClusterTracing, CollectorMode, ExporterProtocol, NodeSettings, RolloutMode, State, Target};
@@ -321,6 +322,9 @@ fn exporter(field: &str, spec: &api::Exporter) -> Result<Exporter, Invalid> {
     if spec.name.is_empty() || spec.name.len() > 40 || !spec.name.chars().all(dns_label) {
         return Err(Invalid::new(format!("{field}.name"), "must be 1 to 40 lower-case letters, digits and dashes"));
     }
+    if spec.name == collector::STORE {
+        return Err(Invalid::new(format!("{field}.name"), "is the name of the operator's own trace store"));
+    }
     let tls = match spec.tls.state {
         State::Disabled => None,
         State::Enabled => Some(ExporterTls {
@@ -457,6 +461,7 @@ mod tests {
             ("collector: {image: 'a b'}", "collector.image"),
             ("collector: {image: ''}", "collector.image"),
             ("collector: {exporters: [{name: 'A', endpoint: 'a:1'}]}", "collector.exporters[0].name"),
+            ("collector: {exporters: [{name: clustertracing-store, endpoint: 'a:1'}]}", "collector.exporters[0].name"),
             ("collector: {exporters: [{name: a, endpoint: 'a:1'}, {name: a, endpoint: 'b:1'}]}", "collector.exporters[1].name"),
             ("collector: {exporters: [{name: a, endpoint: '${file:/etc/passwd}:1'}]}", "collector.exporters[0].endpoint"),
             (

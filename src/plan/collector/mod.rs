@@ -1,0 +1,96 @@
+//! The node collector's objects, rendered from the spec: a `ConfigMap` named after its contents, and a `DaemonSet`.
+//!
+//! - `config` is what the collector is told, `dialect` what differs between its versions, `redaction` what leaves no node;
+//! - `objects` is what runs it.
+//!
+//! The configuration is a value that is serialized, never a template: a name or an endpoint cannot become structure. The collector
+//! expands `${…}` in every string that it reads; the only ones here are ours (environment variables of the container), because
+//! [`super::validate`] lets no `$` through.
+
+mod config;
+mod dialect;
+mod objects;
+mod redaction;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::observed::ObservedCollector;
+
+pub use objects::render;
+
+/// Name of the `DaemonSet` and of its `ServiceAccount`, which the installation brings, and the start of its `ConfigMap`s' names.
+pub const NAME: &str = "clustertracing-collector";
+/// Selects the collector's objects and pods.
+pub const SELECTOR: &str = "app.kubernetes.io/name=clustertracing,app.kubernetes.io/component=collector";
+/// Name of the operator's trace store: of its `Service`, which the installation brings, and of the exporter that sends there.
+pub const STORE: &str = "clustertracing-store";
+/// Port of the trace store's `Service` that takes OTLP over gRPC: spans, and the collectors' own metrics.
+pub const STORE_PORT: u16 = 4317;
+/// On the `DaemonSet` and its pods: the digest of all that was rendered. A pod is up to date when it carries the wanted one.
+pub const ANNOTATION_REVISION: &str = "clustertracing.dev/collector-revision";
+
+/// The objects to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CollectorObjects {
+    /// Digest of everything below.
+    pub revision: String,
+    /// Name of the `ConfigMap`: it carries the configuration's digest, so a change is a new object and a rollout, and going back is one too.
+    pub config_map_name: String,
+    /// The `ConfigMap`.
+    pub config_map: Value,
+    /// The `DaemonSet`.
+    pub daemon_set: Value,
+}
+
+impl CollectorObjects {
+    /// Whether the API server already holds these objects, so that nothing needs to be written.
+    ///
+    /// Fields that the API server adds are passed over. Quantities are compared by the revision alone, since it rewrites them (`0.5` → `500m`).
+    pub fn are_in(&self, observed: &ObservedCollector) -> bool {
+        let mut wanted = self.daemon_set.clone();
+        if let Some(container) = wanted.pointer_mut("/spec/template/spec/containers/0").and_then(Value::as_object_mut) {
+            container.remove("resources");
+        }
+        let stored = observed.daemon_set.as_ref().and_then(|d| serde_json::to_value(d).ok());
+        observed.config_maps.contains(&self.config_map_name) && stored.is_some_and(|stored| contains(&stored, &wanted))
+    }
+
+    /// Nodes of `selected` on which no collector of this revision is Ready.
+    pub fn missing_on(&self, observed: &ObservedCollector, selected: impl Iterator<Item = String>) -> Vec<String> {
+        selected.filter(|node| observed.ready.get(node) != Some(&self.revision)).collect()
+    }
+}
+
+/// `ConfigMap`s that no pod needs any more.
+pub fn unused_config_maps(observed: &ObservedCollector, wanted: Option<&str>) -> BTreeSet<String> {
+    observed.config_maps.iter().filter(|name| Some(name.as_str()) != wanted).cloned().collect()
+}
+
+/// Whether every field of `wanted` is in `stored` with the same value.
+fn contains(stored: &Value, wanted: &Value) -> bool {
+    match (stored, wanted) {
+        (Value::Object(stored), Value::Object(wanted)) => wanted.iter().all(|(k, w)| stored.get(k).is_some_and(|s| contains(s, w))),
+        (Value::Array(stored), Value::Array(wanted)) => {
+            stored.len() == wanted.len() && stored.iter().zip(wanted).all(|(s, w)| contains(s, w))
+        }
+        _ => stored == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stored_object_may_have_more_fields_and_no_other_values() {
+        let wanted = json!({ "a": { "b": 1 }, "l": [{ "x": 1 }] });
+        assert!(contains(&json!({ "a": { "b": 1, "c": 2 }, "l": [{ "x": 1, "y": 2 }], "z": 0 }), &wanted));
+        assert!(!contains(&json!({ "a": { "b": 2 }, "l": [{ "x": 1 }] }), &wanted));
+        assert!(!contains(&json!({ "a": { "b": 1 }, "l": [{ "x": 1 }, { "x": 2 }] }), &wanted));
+        assert!(!contains(&json!({ "a": { "b": 1 } }), &wanted));
+    }
+}
