@@ -8,7 +8,7 @@ mod programs;
 
 use std::path::Path;
 
-use clustertracing::api::node_tracing::{ComponentSettings, NodeSettings};
+use clustertracing::api::node_tracing::{ComponentSettings, NodeSettings, ReceiverKind};
 use clustertracing::api::{ClusterTracing, ComponentName, State};
 use clustertracing::component::canary::{Trial, trial};
 use clustertracing::plan::canary::pod;
@@ -26,6 +26,7 @@ fn settings() -> NodeSettings {
     let component = |rate| ComponentSettings { state: State::Enabled, sampling_rate_per_million: rate };
     NodeSettings {
         endpoint: "127.0.0.1:4317".to_owned(),
+        receiver: ReceiverKind::NodeCollector,
         kube_api_server: component(10_000),
         etcd: component(0),
         watch_termination_grace_seconds: 0,

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use clustertracing::api::{ClusterTracing, State};
 use clustertracing::plan::collector::{self, CollectorObjects};
+use clustertracing::plan::collector_check;
 use clustertracing::plan::observed::ObservedCollector;
 use clustertracing::plan::validate::{Installation, Validated, validate};
 use serde_json::{Value, json};
@@ -84,6 +85,7 @@ fn what_the_api_server_stores_is_recognised_and_what_somebody_changed_is_not() {
         daemon_set: serde_json::from_value(stored.clone()).unwrap(),
         config_maps: [config_map.to_owned()].into(),
         ready: [("cp-1".to_owned(), objects.revision.clone()), ("cp-2".to_owned(), "another".to_owned())].into(),
+        ..ObservedCollector::default()
     };
     assert!(objects.are_in(&observed(&stored, &objects.config_map_name)));
     assert!(!objects.are_in(&observed(&stored, "another")));
@@ -117,4 +119,47 @@ fn a_collector_accepts_each_configuration() {
             .unwrap();
         assert!(checked.status.success(), "{}: {}", case.display(), String::from_utf8_lossy(&checked.stderr));
     }
+}
+
+/// What a pod that tries a configuration would tell of it.
+#[test]
+fn a_collector_refuses_what_it_cannot_run_in_words_that_are_found() {
+    let Some(otelcol) = std::env::var_os("CLUSTERTRACING_OTELCOL") else {
+        println!("CLUSTERTRACING_OTELCOL is not set: not checked by a collector");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collector.yaml");
+    let objects = rendered(&dir().join("no-exporters.yaml"));
+    let cases = [
+        ("memory_limiter", "memory_limitr", "unknown type: \"memory_limitr\" for id: \"memory_limitr\""),
+        ("check_interval: 1s", "check_interval: 0s", "'check_interval' must be greater than zero"),
+        ("check_interval: 1s", "chek_interval: 1s", "has invalid keys: chek_interval"),
+        ("check_interval: 1s", "check_interval: [", "failed to"),
+    ];
+    for (right, wrong, words) in cases {
+        let text = config(&objects).replace(right, wrong);
+        assert_ne!(text, config(&objects), "{right}");
+        std::fs::write(&path, text).unwrap();
+        let checked = Command::new(&otelcol).arg("validate").arg(format!("--config=file:{}", path.display())).output().unwrap();
+        let told = collector_check::observed::words(&String::from_utf8_lossy(&checked.stderr));
+        assert!(!checked.status.success() && told.contains(words) && !told.contains('\n'), "{wrong}: {told}");
+    }
+}
+
+/// The pod in which a collector is tried, with everything that a collector may mount.
+#[test]
+fn the_pod_that_tries_a_collector_has_its_secrets_and_nothing_of_the_node() {
+    let mut objects = rendered(&dir().join("exporters.yaml"));
+    let volumes = objects.daemon_set.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut).unwrap();
+    volumes.push(json!({ "name": "queue", "hostPath": { "path": "/var/lib/clustertracing" } }));
+    let pod = collector_check::pod::render(&objects, "cp-1");
+    let text = serde_yaml::to_string(&pod).unwrap();
+    let out = dir().join("check-pod.out");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&out, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&out).unwrap_or_default();
+    let diff = similar::TextDiff::from_lines(&expected, &text).unified_diff().to_string();
+    assert!(diff.is_empty(), "{} (UPDATE_GOLDEN=1 writes it anew)\n{diff}", out.display());
 }

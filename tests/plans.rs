@@ -19,10 +19,12 @@ use clustertracing::plan::canary::Canary;
 use clustertracing::plan::events::NewEvent;
 use clustertracing::plan::observed::KubeadmConfig;
 use clustertracing::plan::report::{Progress, WaitingOn};
+use clustertracing::plan::secret::Content;
+use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use world::{CanaryEnds, Turn, World};
+use world::{CanaryEnds, CheckEnds, Turn, World};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +56,12 @@ enum Step {
     RemoveNode(String),
     ReplaceNode(String),
     CollectorsStart(bool),
+    /// How a new collector's trial ends; null: well.
+    CollectorCheck(Option<CheckEnds>),
+    /// What a collector that is not Ready says, on each node.
+    CollectorSays(String),
+    /// A Secret that is there, with the end of its certificate; null: it is not there.
+    Secret(String, Option<Timestamp>),
     /// Another controller leads.
     NewLeader,
     /// A label of the nodes that are no control-plane nodes.
@@ -267,6 +275,14 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
                 world.collector.ready.clear();
             }
         }
+        Step::CollectorCheck(ends) => world.collector_check = *ends,
+        Step::CollectorSays(words) => world.collector.words = world.nodes.keys().map(|node| (node.clone(), words.clone())).collect(),
+        Step::Secret(name, ends) => {
+            let keys = ends.map(|ends| {
+                ["ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), Content::Certificate { ends })).into_iter().collect()
+            });
+            world.secrets.insert(name.clone(), keys);
+        }
         Step::NewLeader => world.term += 1,
         Step::Elsewhere(label) => world.elsewhere = platform(&BTreeMap::from([(label.clone(), String::new())]), "v1.31.4"),
         Step::KubeadmConfig(case) => {
@@ -301,13 +317,14 @@ fn run(world: &mut World, out: &mut String) {
         if !idle {
             show(turn, world, out);
         }
-        let before = (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone());
+        let before = (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone(), world.collector_checks.clone());
         world.start_collectors();
         world.kubelets();
         world.agents();
         // A wait for a certain time ends; others need somebody.
         let timed = wait.filter(|w| w.as_secs() < 60 || soaks);
-        if idle && before == (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone()) {
+        if idle && before == (world.node_tracings.clone(), world.collector.clone(), world.canaries.clone(), world.collector_checks.clone())
+        {
             let quiet = world.now;
             let Some(wait) = timed else { return };
             world.advance(i64::try_from(wait.as_secs()).unwrap().max(1));
@@ -347,6 +364,10 @@ fn show(turn: Option<Turn>, world: &World, out: &mut String) {
     let conditions: Vec<_> = turn.status.conditions.iter().map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect();
     writeln!(out, "  status  {}", conditions.join(" ")).unwrap();
     writeln!(out, "          {}", turn.status.conditions[0].message).unwrap();
+    let available = turn.status.conditions.iter().find(|c| c.type_ == "CollectorAvailable");
+    if let Some(available) = available.filter(|c| c.reason != "CollectorReady" || c.message.contains("before")) {
+        writeln!(out, "          collector: {}", available.message).unwrap();
+    }
     let upgrade =
         turn.status.conditions.iter().find(|c| c.type_ == "UpgradeSafe" && c.reason != "UpgradeSafe" && c.reason.starts_with("Upgrade"));
     if let Some(upgrade) = upgrade {
@@ -377,6 +398,15 @@ fn writes(turn: &Turn) -> Vec<String> {
     }));
     lines.extend(plan.canaries.remove.iter().map(|(name, _)| format!("remove pod {name}")));
     lines.extend(plan.canaries.make.iter().map(|pod| format!("pod {} on {}", pod["metadata"]["name"], pod["spec"]["nodeName"])));
+    if let Some((config_map, record)) = &plan.collector_check.record {
+        let refused = if record.refused.is_some() { "refused" } else { "passed" };
+        lines.push(format!("configmap {config_map} collector {} {refused}", record.revision));
+    }
+    lines.extend(plan.collector_check.remove.iter().map(|(name, _)| format!("remove pod {name}")));
+    lines.extend(plan.collector_check.make.iter().map(|make| {
+        let (config_map, pod) = &**make;
+        format!("configmap {}, pod {} on {}", config_map["metadata"]["name"], pod["metadata"]["name"], pod["spec"]["nodeName"])
+    }));
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => lines.push(format!("collector {}", objects.config_map_name)),
@@ -561,6 +591,12 @@ fn checked_turn(world: &mut World) {
     assert!(tries || world.canaries.is_empty() || !plan.targets.is_empty(), "a canary pod is left over");
     let tried_on: BTreeSet<_> = world.canaries.iter().map(|pod| pod.spec.as_ref().unwrap().node_name.clone()).collect();
     assert_eq!(tried_on.len(), world.canaries.len(), "two canary pods on a node");
+    if let CollectorPlan::Apply(objects) = &plan.collector {
+        let verdict = before.collector.checks.get(&objects.config_map_name);
+        let passed = verdict.is_some_and(|verdict| verdict.revision == objects.revision && verdict.refused.is_none());
+        assert!(passed || objects.are_in(&before.collector), "a collector that was not tried");
+    }
+    assert!(world.collector_checks.len() <= 1, "two pods try a collector");
     let Some(grant) = &plan.grant else { return };
     assert_eq!(before.in_flight(), 0, "a grant beside one in flight");
     let generation = before.resource.as_ref().and_then(|r| r.metadata.generation).unwrap_or_default();

@@ -66,7 +66,7 @@ pub fn blockers(facts: &Facts, drifts: &[Drift], quiet_for: Duration, own: Optio
         let reason = if drifts.is_empty() { Reason::UpgradeInProgress } else { Reason::WaitingForQuiet };
         blocker(reason, message)
     });
-    found.into_iter().flatten().chain(unrest).collect()
+    found.into_iter().flatten().chain(unrest).chain(facts.receiver.blocker()).collect()
 }
 
 fn blocker(reason: Reason, message: String) -> Blocker {
@@ -161,7 +161,18 @@ mod tests {
     use super::*;
     use crate::agent::QUIET_FOR;
     use crate::agent::facts::tests::mk_facts;
-    use crate::host::ProcessId;
+    use crate::agent::receiver::Receiver;
+    use crate::host::{Listener, ProcessId, Reach};
+
+    #[test]
+    fn an_endpoint_that_takes_no_connection_is_waited_for_and_a_port_that_is_taken_is_not() {
+        let found = |receiver| reasons_after(&[], |facts| facts.receiver = receiver);
+        assert_eq!(
+            found(Receiver::Unreachable { endpoint: "10.96.0.20:4317".into(), cause: Reach::Refused }),
+            [Reason::EndpointUnreachable]
+        );
+        assert_eq!(found(Receiver::PortTaken { port: 4317, listener: Listener { uid: 0, holder: None } }), []);
+    }
 
     fn mk_process(started: u64) -> Process {
         Process { id: ProcessId { pid: 7, started }, argv: vec!["kubelet".into()], ..Process::default() }

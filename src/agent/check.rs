@@ -55,6 +55,9 @@ pub fn check(wanted: Result<Vec<Change>, Trouble>, drifts: &[Drift], applied: &A
     let mut warnings: Vec<_> = changes.iter().flat_map(|c| c.warnings.clone()).collect();
     warnings.dedup();
     let mends = drift::mends(drifts, applied, &changes);
+    if let Some(taken) = facts.receiver.refusal() {
+        return Checked::Refused(taken);
+    }
     if !mends.is_empty() || !changes.iter().all(Change::is_made) {
         return Checked::Ready { changes: changes.into_iter().filter(|c| !c.is_made()).collect(), mends, warnings };
     }
@@ -95,7 +98,8 @@ pub fn preflight(target: &Target, checked: &Checked) -> Preflight {
 pub enum Decision {
     /// It ends here, and nothing is written.
     End(Outcome),
-    /// The node's components are not as they have to be, as while somebody else restarts them. That may pass: the grant stays.
+    /// The node's components are not as they have to be, as while somebody else restarts them, or a port has been taken since the grant was
+    /// given. That may pass: the grant stays.
     Wait(Blocker),
     /// Files are put right, and nothing restarts.
     Mend(Vec<Mend>),
@@ -132,7 +136,7 @@ pub fn decide(grant: &Grant, target: &Target, checked: &Checked, facts: &Facts) 
     let wait = |trouble: Trouble| Decision::Wait(Blocker { reason: trouble.reason, message: trouble.message });
     match checked {
         Checked::Unchanged { .. } => end(OutcomeResult::Succeeded, None),
-        Checked::Refused(trouble) if trouble.reason == Reason::ComponentUnhealthy => wait(trouble.clone()),
+        Checked::Refused(trouble) if [Reason::ComponentUnhealthy, Reason::PortTaken].contains(&trouble.reason) => wait(trouble.clone()),
         Checked::Refused(trouble) => end(OutcomeResult::Refused, Some(trouble.clone())),
         // what a restart may need is right before anything restarts: what is left to do takes another grant
         Checked::Ready { mends, .. } if !mends.is_empty() => Decision::Mend(mends.clone()),
@@ -230,8 +234,10 @@ fn not_running(change: &Change) -> Trouble {
 mod tests {
     use super::*;
     use crate::agent::facts::tests::{mk_facts, mk_trouble};
-    use crate::api::node_tracing::{ComponentSettings, NodeSettings};
+    use crate::agent::receiver::Receiver;
+    use crate::api::node_tracing::{ComponentSettings, NodeSettings, ReceiverKind};
     use crate::api::{ComponentName, State};
+    use crate::host::{Holder, Listener};
 
     /// The check of a node that has never been changed.
     fn check(target: &Target, facts: &Facts, node_name: &str) -> Checked {
@@ -241,6 +247,7 @@ mod tests {
     fn mk_target() -> Target {
         let settings = NodeSettings {
             endpoint: "127.0.0.1:4317".into(),
+            receiver: ReceiverKind::NodeCollector,
             kube_api_server: ComponentSettings { state: State::Enabled, sampling_rate_per_million: 10_000 },
             etcd: ComponentSettings { state: State::Enabled, sampling_rate_per_million: 0 },
             watch_termination_grace_seconds: 0,
@@ -308,6 +315,23 @@ mod tests {
             let decision = decided(&facts);
             assert!(matches!(&decision, Decision::Wait(Blocker { reason: Reason::ComponentUnhealthy, .. })), "{decision:?}");
         }
+    }
+
+    #[test]
+    fn a_port_that_somebody_else_holds_is_refused_by_name_and_uses_no_grant_up() {
+        let holder = Some(Holder { program: "nginx".into(), pid: 4242 });
+        let receiver = Receiver::PortTaken { port: 4317, listener: Listener { uid: 101, holder } };
+        let facts = Facts { receiver, ..mk_facts() };
+        let checked = check(&mk_target(), &facts, "cp1");
+        let preflight = preflight(&mk_target(), &checked);
+        assert_eq!((preflight.verdict, preflight.reason), (Verdict::Refused, Some(Reason::PortTaken)));
+        assert!(
+            preflight.message.contains("port 4317") && preflight.message.contains("nginx (pid 4242, uid 101)"),
+            "{}",
+            preflight.message
+        );
+        let decision = decide(&mk_grant(), &mk_target(), &checked, &facts);
+        assert!(matches!(&decision, Decision::Wait(Blocker { reason: Reason::PortTaken, .. })), "{decision:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use futures::future::join_all;
 
 use super::blockers::{Surroundings, kubelet, kubelet_probe};
 use super::chain;
+use super::receiver::Receiver;
 use super::watchdog;
 use crate::api::node_tracing::{EtcdMember, MemberHealth, sha256_hex};
 use crate::api::{ComponentName, Reason};
@@ -35,6 +36,8 @@ pub struct Facts {
     pub kubeadm_runs: bool,
     /// What else a change depends on; `None` when it was not looked at.
     pub surroundings: Option<Surroundings>,
+    /// What was found where a change would send spans.
+    pub receiver: Receiver,
     /// When the kubelet was started, by the wall clock; `None` when none was seen.
     pub kubelet_started: Option<jiff::Timestamp>,
     /// Why nothing can be changed, or not everything was seen.
@@ -144,6 +147,7 @@ pub async fn gather<H: Host>(host: &H) -> Result<Facts, host::Error> {
         tracing_files: tracing_files(host),
         kubeadm_runs: false,
         surroundings: None,
+        receiver: Receiver::Fine,
         kubelet_started: None,
         trouble: None,
         now: host.now()?,
@@ -259,7 +263,8 @@ fn tracing_files(host: &impl Host) -> Vec<TracingFile> {
     names.filter(|name| name.starts_with(TRACING_FILES)).map(look).collect()
 }
 
-fn unreadable(error: &host::Error) -> Trouble {
+/// The node cannot be seen.
+pub(super) fn unreadable(error: &host::Error) -> Trouble {
     Trouble { reason: Reason::NodeFilesUnwritable, message: chain(error) }
 }
 
@@ -314,7 +319,17 @@ pub(crate) mod tests {
         let now = Now { since_boot: 60_000, boot_id: "boot".into(), wall: jiff::Timestamp::constant(1_700_000_060, 0) };
         let surroundings = Some(mk_surroundings());
         let kubelet_started = Some(now.wall_time_of(0));
-        Facts { manifests, components, tracing_files: Vec::new(), kubeadm_runs: false, surroundings, kubelet_started, trouble: None, now }
+        Facts {
+            manifests,
+            components,
+            tracing_files: Vec::new(),
+            kubeadm_runs: false,
+            surroundings,
+            receiver: Receiver::Fine,
+            kubelet_started,
+            trouble: None,
+            now,
+        }
     }
 
     pub(crate) fn mk_trouble() -> Trouble {

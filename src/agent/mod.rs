@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | [`facts`] | looks at the node |
+//! | [`receiver`] | asks whether somebody takes the spans that a change would send |
 //! | [`blockers`] | pure: what of the node stands in the way of any change |
 //! | [`check`] | pure: can the target be reached, is the grant to be acted on |
 //! | [`machine`] | pure: the change in flight, step by step, and back |
@@ -33,6 +34,7 @@ pub mod machine;
 pub mod originals;
 pub mod prune;
 pub mod recall;
+pub mod receiver;
 pub mod report;
 pub mod restore;
 mod sealed;
@@ -336,6 +338,9 @@ impl<H: Host> Agent<H> {
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
+        if let Some(target) = &object.spec.target {
+            self.look_at_receiver(target, &mut facts).await;
+        }
         (self.preflight, self.drifts) = (None, Vec::new());
         let checked = object.spec.target.as_ref().map(|target| (target, self.judge(target, &facts)));
         let standing = object.status.as_ref().map(|s| s.blockers.as_slice()).unwrap_or_default();
@@ -535,6 +540,18 @@ impl<H: Host> Agent<H> {
         let mut facts = gather(&self.host).await?;
         facts.trouble = self.damaged.clone().or(facts.trouble);
         Ok(facts)
+    }
+
+    /// Looks where spans would go, if a change is to send them there.
+    async fn look_at_receiver(&self, target: &Target, facts: &mut Facts) {
+        let changes = check::wanted(target, facts, &self.node_name).unwrap_or_default();
+        if !receiver::begins(&changes, &target.settings) {
+            return;
+        }
+        match receiver::look(&self.host, &target.settings).await {
+            Ok(found) => facts.receiver = found,
+            Err(error) => facts.trouble = Some(facts::unreadable(&error)),
+        }
     }
 
     fn status(&self, object: &NodeTracing, node_uid: Option<&str>, step: Step, facts: &Facts) -> NodeTracingStatus {

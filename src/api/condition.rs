@@ -68,6 +68,8 @@ pub enum Reason {
     WaitingForAgent,
     /// The new flags and files are tried on each node that would change, in a pod with the node's own images, before anything is written.
     WaitingForCanary,
+    /// A new collector is tried in a pod, before it replaces one that works.
+    WaitingForCollectorCheck,
     /// The collector is not yet Ready on a node.
     WaitingForCollector,
     /// A control-plane node is not Ready; a second one is not taken down beside it.
@@ -94,6 +96,8 @@ pub enum Reason {
     NodeMemoryLow,
     /// kubeadm runs on a node, or somebody else changed a manifest there less than two minutes ago; nothing is changed beside it.
     UpgradeInProgress,
+    /// The endpoint of somebody else, to which spans would be sent, takes no connection from a node; nothing is changed before it does.
+    EndpointUnreachable,
     /// `rollout.paused` is set.
     Paused,
     /// The node that was changed last is watched before the next one is changed (`rollout.soakSeconds`).
@@ -110,6 +114,8 @@ pub enum Reason {
     EgressSelector,
     /// Tracing is already configured by somebody else. Nothing was written.
     Conflict,
+    /// Another process holds a port of a node's loopback that the collector needs. Nothing was written, and a collector that runs stays as it is.
+    PortTaken,
     /// No static pod manifest of the component is on the node. Nothing was written.
     ManifestNotFound,
     /// Two files in the manifests folder describe the same component. Nothing was written.
@@ -120,6 +126,12 @@ pub enum Reason {
     InvalidSettings,
     /// A component of a node did not start with its new flags, tried in a pod there; the message has its own words. Nothing was written on that node.
     CanaryRefused,
+    /// The collector refuses its new configuration, tried in a pod; the message has its own words. The one that runs stays, and no node is changed.
+    CollectorConfigRefused,
+    /// A Secret that an exporter of the collector names is not there, or has no such key. The collector that runs stays, and no node is changed.
+    SecretMissing,
+    /// A key of a Secret that an exporter of the collector names holds no certificate. The collector that runs stays, and no node is changed.
+    SecretInvalid,
     /// The change would interrupt the API, and `rollout.singleNodeDowntime` is `Refused`. Nothing was written.
     DowntimeRefused,
     /// The node's files could not be read or written before the change; nothing was changed.
@@ -172,6 +184,11 @@ pub enum Reason {
     CollectorReady,
     /// Spans go to an endpoint that somebody else runs; the operator does not watch it.
     ExternalEndpoint,
+
+    /// The certificate that an exporter shows ends within 14 days.
+    CertificateExpiring,
+    /// The certificate that an exporter shows has ended: its destination takes no spans.
+    CertificateExpired,
 
     // --- the next minor version
     /// The next minor version starts with all that is set.

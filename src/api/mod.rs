@@ -48,6 +48,14 @@ pub const FIELD_MANAGER_AGENT: &str = "clustertracing-agent";
 /// The label by which control-plane nodes are found (kubeadm sets it since 1.20).
 pub const LABEL_CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
+/// The user that the node collector runs as, and nothing else: by it the agent tells the collector's sockets from others'. Neither distributions
+/// nor systemd give it to anybody (systemd's UIDS-GIDS: 60578 to 61183 are unused).
+pub const COLLECTOR_UID: u32 = 61017;
+/// Port of the loopback, which the collector shares with its node, for its health.
+pub const COLLECTOR_HEALTH_PORT: u16 = 13133;
+/// The same for its own metrics.
+pub const COLLECTOR_METRICS_PORT: u16 = 8888;
+
 /// The control-plane components that can be traced.
 #[derive(
     Clone,

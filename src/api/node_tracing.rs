@@ -76,6 +76,9 @@ pub struct NodeSettings {
     /// Where the node's kube-apiserver and etcd send spans: `host:port`, OTLP over gRPC, no TLS.
     #[schemars(length(max = 261))]
     pub endpoint: String,
+    /// Who takes spans at `endpoint`. Not part of the revision.
+    #[serde(default)]
+    pub receiver: ReceiverKind,
     /// What kube-apiserver gets.
     #[serde(rename = "kubeAPIServer")]
     pub kube_api_server: ComponentSettings,
@@ -87,6 +90,16 @@ pub struct NodeSettings {
     /// Seconds that the new processes have to become healthy, from the moment that the old ones are gone. Not part of the revision.
     #[schemars(range(min = 10, max = 3600))]
     pub health_timeout_seconds: i32,
+}
+
+/// Who takes a node's spans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReceiverKind {
+    /// The operator's collector on the node: nobody else may hold its ports.
+    #[default]
+    NodeCollector,
+    /// Somebody else: the endpoint has to take connections from the node before it changes.
+    External,
 }
 
 /// One component's settings.
@@ -451,6 +464,7 @@ mod tests {
     fn settings() -> NodeSettings {
         NodeSettings {
             endpoint: "127.0.0.1:4317".into(),
+            receiver: ReceiverKind::NodeCollector,
             kube_api_server: ComponentSettings { state: State::Enabled, sampling_rate_per_million: 10_000 },
             etcd: ComponentSettings { state: State::Enabled, sampling_rate_per_million: 0 },
             watch_termination_grace_seconds: 0,

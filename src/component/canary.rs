@@ -149,6 +149,7 @@ mod tests {
         let component = |rate| ComponentSettings { state: State::Enabled, sampling_rate_per_million: rate };
         NodeSettings {
             endpoint: "127.0.0.1:4317".to_owned(),
+            receiver: crate::api::node_tracing::ReceiverKind::NodeCollector,
             kube_api_server: component(rate),
             etcd: component(0),
             watch_termination_grace_seconds: 0,

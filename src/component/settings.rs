@@ -123,6 +123,7 @@ mod tests {
         let enabled = |rate| ComponentSettings { state: State::Enabled, sampling_rate_per_million: rate };
         NodeSettings {
             endpoint: "127.0.0.1:4317".to_owned(),
+            receiver: crate::api::node_tracing::ReceiverKind::NodeCollector,
             kube_api_server: enabled(10_000),
             etcd: enabled(0),
             watch_termination_grace_seconds: 0,

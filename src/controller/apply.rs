@@ -13,6 +13,7 @@ use crate::api::{self, FIELD_MANAGER_CANARY, FIELD_MANAGER_CONTROLLER, NodeTraci
 use crate::component::kubeadm;
 use crate::plan::canary::{ANNOTATION_VERDICT, CanaryPlan, Record};
 use crate::plan::collector::{self, CollectorObjects};
+use crate::plan::collector_check::{self, CheckPlan};
 use crate::plan::observed::ANNOTATION_TERM;
 use crate::plan::{CollectorPlan, GrantPlan, Plan, TargetPlan};
 
@@ -30,6 +31,7 @@ pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Res
         apply_target(ctx, seen, target).await?;
     }
     apply_canaries(ctx, seen, &plan.canaries).await?;
+    apply_check(ctx, &plan.collector_check).await?;
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => apply_collector(ctx, objects).await?,
@@ -123,9 +125,31 @@ async fn apply_canaries(ctx: &Context, seen: &Observation, plan: &CanaryPlan) ->
     for (node, record) in &plan.record {
         record_verdict(ctx, seen, node, record).await?;
     }
-    remove_canaries(ctx, &plan.remove).await?;
+    remove_pods(ctx, &plan.remove).await?;
     for pod in &plan.make {
-        make_canary(ctx, pod).await?;
+        make_pod(ctx, pod).await?;
+    }
+    Ok(())
+}
+
+/// The verdict before its pod goes, and the configuration before the pod that reads it.
+async fn apply_check(ctx: &Context, plan: &CheckPlan) -> Result<(), Error> {
+    if let Some((config_map, record)) = &plan.record {
+        // Strings and numbers in a struct are always serializable.
+        let verdict = serde_json::to_string(record).unwrap_or_default();
+        let patch = json!({ "metadata": { "annotations": { collector_check::ANNOTATION_VERDICT: verdict } } });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER_CANARY.to_owned()), ..PatchParams::default() };
+        let written = ctx.in_namespace::<ConfigMap>().patch(config_map, &params, &Patch::Merge(patch)).await;
+        written.map_err(write(&format!("the verdict on the collector to configmap {config_map}")))?;
+        tracing::info!(revision = record.revision, passed = record.refused.is_none(), "collector tried");
+    }
+    remove_pods(ctx, &plan.remove).await?;
+    if let Some(make) = &plan.make {
+        let (config_map, pod) = &**make;
+        let name = config_map["metadata"]["name"].as_str().unwrap_or_default();
+        let written = ctx.in_namespace::<ConfigMap>().patch(name, &server_side(), &Patch::Apply(config_map)).await;
+        written.map_err(write(&format!("configmap {name}")))?;
+        make_pod(ctx, pod).await?;
     }
     Ok(())
 }
@@ -143,16 +167,17 @@ async fn record_verdict(ctx: &Context, seen: &Observation, node: &str, record: &
     Ok(())
 }
 
-async fn make_canary(ctx: &Context, pod: &Value) -> Result<(), Error> {
-    let pod: Pod = serde_json::from_value(pod.clone()).map_err(|source| Error::Render { object: "the canary pod", source })?;
+async fn make_pod(ctx: &Context, pod: &Value) -> Result<(), Error> {
+    let pod: Pod =
+        serde_json::from_value(pod.clone()).map_err(|source| Error::Render { object: "the pod in which a change is tried", source })?;
     let params = PostParams { field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()), ..PostParams::default() };
     let made = ctx.in_namespace::<Pod>().create(&params, &pod).await;
     made.map_err(|source| Error::Canary { node: pod.spec.and_then(|spec| spec.node_name).unwrap_or_default(), source })?;
     Ok(())
 }
 
-/// Removes canary pods: names and UIDs. What they try ends within a second.
-pub(super) async fn remove_canaries(ctx: &Context, pods: &[(String, String)]) -> Result<(), Error> {
+/// Removes pods in which something is tried: names and UIDs. What they try ends within a second.
+pub(super) async fn remove_pods(ctx: &Context, pods: &[(String, String)]) -> Result<(), Error> {
     for (name, uid) in pods {
         let exactly = Preconditions { uid: Some(uid.clone()), resource_version: None };
         delete(&ctx.in_namespace::<Pod>(), name, &DeleteParams::default().preconditions(exactly)).await?;

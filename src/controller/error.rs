@@ -32,8 +32,10 @@ pub enum Error {
         #[source]
         source: kube::Error,
     },
-    /// The API server did not take a canary pod: a policy of the cluster, or a quota, may forbid it.
-    #[error("make the canary pod of node {node} (where policies forbid it, the controller's --canary=Disabled does without)")]
+    /// The API server did not take a pod in which flags or a collector are tried: a policy of the cluster, or a quota, may forbid it.
+    #[error(
+        "make the pod on node {node} in which a change is tried first (where policies forbid it, the controller's --canary=Disabled does without)"
+    )]
     Canary {
         /// The node.
         node: String,

@@ -36,7 +36,7 @@ use crate::plan::events;
 use crate::plan::observed::ObservedNode;
 use crate::plan::status::{invalid_status, status};
 use crate::plan::validate::{Goal, Installation, validate};
-use crate::plan::{canary, collector, plan};
+use crate::plan::{canary, collector, collector_check, plan};
 use crate::runtime::backoff::{AtOnce, Doubling};
 use crate::runtime::lease::{Elector, Leadership};
 use crate::runtime::{shutdown, telemetry};
@@ -146,11 +146,14 @@ async fn watch(context: Arc<Context>) {
     let daemon_sets = daemon_sets.backoff(Doubling::default()).touched_objects();
     let canaries = watcher(context.in_namespace::<Pod>(), everything().labels(canary::SELECTOR));
     let canaries = canaries.backoff(Doubling::default()).touched_objects();
+    let checks = watcher(context.in_namespace::<Pod>(), everything().labels(collector_check::SELECTOR));
+    let checks = checks.backoff(Doubling::default()).touched_objects();
     Controller::for_stream(resources, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
         .trigger_backoff(AtOnce)
         .owns_stream(daemon_sets)
         .owns_stream(canaries)
+        .owns_stream(checks)
         .watches_stream(nodes, |_| [ObjectRef::new(api::SINGLETON)])
         .watches_stream(node_tracings, |_| [ObjectRef::new(api::SINGLETON)])
         .run(reconcile, error_policy, context)
@@ -198,9 +201,9 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
     let validated = match validate(&seen.resource, &ctx.installation) {
         Ok(validated) => validated,
         Err(invalid) => {
-            let left_over: Vec<_> =
-                seen.observed.canaries.iter().filter(|pod| !pod.ending).map(|pod| (pod.name.clone(), pod.uid.clone())).collect();
-            apply::remove_canaries(ctx, &left_over).await?;
+            let canaries = seen.observed.canaries.iter().filter(|pod| !pod.ending).map(|pod| (pod.name.clone(), pod.uid.clone()));
+            let checks = seen.observed.collector_checks.iter().filter(|pod| !pod.ending).map(|pod| (pod.name.clone(), pod.uid.clone()));
+            apply::remove_pods(ctx, &canaries.chain(checks).collect::<Vec<_>>()).await?;
             tell(ctx, &seen, &invalid_status(&seen.resource, &invalid, now), None).await?;
             return Ok(Action::await_change());
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
@@ -11,7 +11,9 @@ use super::{Context, Error};
 use crate::api::{self, ClusterTracing, NodeTracing};
 use crate::component::kubeadm;
 use crate::plan::observed::{KubeadmConfig, Observed, ObservedCollector, platform};
-use crate::plan::{canary, collector};
+use crate::plan::secret::{self, ObservedSecret};
+use crate::plan::validate::{Validated, validate};
+use crate::plan::{canary, collector, collector_check};
 
 /// What was read.
 #[derive(Clone, Debug)]
@@ -43,6 +45,9 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     let pods = ctx.in_namespace::<Pod>().list(&ours).await.map_err(read("the collector's pods"))?.items;
     let canaries = ListParams::default().labels(canary::SELECTOR);
     let canaries = ctx.in_namespace::<Pod>().list(&canaries).await.map_err(read("the canary pods"))?.items;
+    let checks = ListParams::default().labels(collector_check::SELECTOR);
+    let checks = ctx.in_namespace::<Pod>().list(&checks).await.map_err(read("the collector's check pods"))?.items;
+    let secrets = secrets(ctx, &resource).await?;
     let kubeadm: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), kubeadm::NAMESPACE);
     let (kubeadm_config, kubeadm) = match kubeadm.get_opt(kubeadm::CONFIG_MAP).await {
         Ok(found) => {
@@ -59,8 +64,24 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     let observed = Observed {
         elsewhere: others.iter().find_map(platform),
         kubeadm_config,
+        collector_checks: checks.iter().map(Into::into).collect(),
+        secrets,
         ..Observed::new(&ctx.term, &nodes, &node_tracings, collector, &canaries, resource.status.clone().unwrap_or_default())
     };
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();
     Ok(Some(Observation { resource, observed, node_tracings, kubeadm }))
+}
+
+/// The Secrets that the wanted collector names. One that may not be read is not known: its lack is then told by a pod that does not start.
+async fn secrets(ctx: &Context, resource: &ClusterTracing) -> Result<BTreeMap<String, Option<ObservedSecret>>, Error> {
+    let validated = validate(resource, &ctx.installation).ok();
+    let mut found = BTreeMap::new();
+    for name in validated.iter().filter_map(Validated::wanted_collector).flat_map(secret::names) {
+        match ctx.in_namespace::<Secret>().get_opt(&name).await {
+            Ok(object) => drop(found.insert(name, object.as_ref().map(secret::observed))),
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            Err(source) => return Err(Error::Read { object: "the collector's secrets", source }),
+        }
+    }
+    Ok(found)
 }

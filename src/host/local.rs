@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Answer, Entry, Error, File, Folder, Host, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, Room, measure, probe, process, program,
+    Answer, Entry, Error, File, Folder, Host, Listener, MAX_FILE_BYTES, Now, Permissions, Process, ProcessId, Reach, Room, measure, probe,
+    process, program, socket,
 };
 use crate::manifest::Probe;
 
@@ -209,6 +210,14 @@ impl Host for Local {
 
     async fn get(&self, endpoint: &Probe) -> Answer {
         self.prober.get(endpoint).await
+    }
+
+    fn listener(&self, port: u16) -> Result<Option<Listener>, Error> {
+        socket::listener(&self.proc, port)
+    }
+
+    async fn reach(&self, endpoint: &str) -> Reach {
+        socket::reach(endpoint).await
     }
 
     fn room(&self, folder: Folder) -> Result<Room, Error> {

@@ -9,6 +9,7 @@ mod measure;
 pub mod probe;
 pub mod process;
 mod program;
+mod socket;
 
 use std::future::Future;
 use std::io;
@@ -120,6 +121,53 @@ impl Answer {
             Self::Told(status, body) => Some((*status, body)),
             Self::Refused | Self::Silent => None,
         }
+    }
+}
+
+/// Who listens where the loopback's listener would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The user of the socket.
+    pub uid: u32,
+    /// The process, where it can be told.
+    pub holder: Option<Holder>,
+}
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Base name of its program.
+    pub program: String,
+    /// Its PID.
+    pub pid: i32,
+}
+
+/// What came of connecting to an endpoint, by category.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+pub enum Reach {
+    /// Somebody accepts connections.
+    #[strum(serialize = "it accepts connections")]
+    Connected,
+    /// Nobody listens there.
+    #[strum(serialize = "connection refused")]
+    Refused,
+    /// Nothing came back in time.
+    #[strum(serialize = "no answer within 2 s")]
+    Silent,
+    /// The node knows no way there.
+    #[strum(serialize = "no route to it")]
+    NoRoute,
+    /// The node's resolver does not know the name.
+    #[strum(serialize = "the node's resolver does not know its name")]
+    NotResolved,
+    /// Something else of the node's own.
+    #[strum(serialize = "the node cannot connect")]
+    Failed,
+}
+
+impl std::fmt::Display for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.into())
     }
 }
 
@@ -238,6 +286,10 @@ pub trait Host {
     fn sleep_until(&self, since_boot: u64) -> impl Future<Output = ()>;
     /// Asks an HTTP endpoint of the node.
     fn get(&self, endpoint: &Probe) -> impl Future<Output = Answer>;
+    /// Who keeps the loopback's address 127.0.0.1 from being listened on at a TCP port of the node; nothing when it is free.
+    fn listener(&self, port: u16) -> Result<Option<Listener>, Error>;
+    /// Connects to `host:port` from the node, and closes.
+    fn reach(&self, endpoint: &str) -> impl Future<Output = Reach>;
     /// The room that is left in a folder's file system.
     fn room(&self, folder: Folder) -> Result<Room, Error>;
     /// Bytes of memory that the node can give to new processes.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::{Error, Process, ProcessId};
+use super::{Error, Holder, Process, ProcessId};
 
 /// The processes whose program (base name of `argv[0]`) is `program`, sorted by start.
 ///
@@ -18,6 +18,29 @@ pub fn find(proc: &Path, program: &str) -> Result<Vec<Process>, Error> {
     })?;
     found.sort_by_key(|p| (p.id.started, p.id.pid));
     Ok(found)
+}
+
+/// The processes of a user (effective, as sockets have it) that `counts` by their folder, by PID.
+pub(super) fn of_user(proc: &Path, uid: u32, counts: impl Fn(&Path) -> bool) -> Result<Vec<Holder>, Error> {
+    let mut found = Vec::new();
+    each(proc, |folder, pid| {
+        if effective_user(&file(folder, "status")?) != Some(uid) || !counts(folder) {
+            return Ok(());
+        }
+        let argv = argv(&file(folder, "cmdline")?);
+        // some programs write what they do where their argv was: `nginx: master process`
+        let program = argv.first().and_then(|word| word.split([':', ' ']).next()?.rsplit('/').next());
+        found.extend(program.map(|program| Holder { program: program.to_owned(), pid }));
+        Ok(())
+    })?;
+    found.sort_by_key(|p| p.pid);
+    Ok(found)
+}
+
+/// The second number of `Uid` in `status`.
+fn effective_user(status: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(status);
+    text.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether a process of this pod is left. The sandbox's own (`pause`) is the last one to go.

@@ -57,7 +57,7 @@ pub fn canary_not_made(node: &str, cause: &impl std::fmt::Display) -> NewEvent {
         reason: Reason::WaitingForCanary,
         action: "Try",
         note: format!(
-            "node {node}: the pod that tries the new flags cannot be made: {cause}; allow it, or do without: start the controller with --canary=Disabled"
+            "node {node}: the pod in which a change is tried first cannot be made: {cause}; allow it, or do without: start the controller with --canary=Disabled"
         ),
         node: Some(node.to_owned()),
     }
@@ -67,6 +67,7 @@ pub fn canary_not_made(node: &str, cause: &impl std::fmt::Display) -> NewEvent {
 pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Vec<NewEvent> {
     let mut events = nodes_changed(old, new);
     events.extend(nodes_drifted(old, new));
+    events.extend(certificate_ends(old, new));
     events.extend(condition_changed(old, new, node));
     events
 }
@@ -106,6 +107,17 @@ fn nodes_drifted(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<
         })
     };
     new.nodes.iter().filter_map(event).collect()
+}
+
+/// A certificate that ends makes nothing wait, and would not be seen in Ready.
+fn certificate_ends(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Option<NewEvent> {
+    let told = |status: &ClusterTracingStatus| {
+        let condition = status.conditions.iter().find(|c| c.type_ == ConditionType::CollectorAvailable.as_str())?;
+        let reason = [Reason::CertificateExpiring, Reason::CertificateExpired].into_iter().find(|r| r.as_str() == condition.reason)?;
+        Some((reason, condition.message.clone()))
+    };
+    let (reason, note) = told(new).filter(|now| told(old).as_ref() != Some(now))?;
+    Some(NewEvent { warning: true, reason, action: "Check", note, node: None })
 }
 
 fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Option<NewEvent> {

@@ -8,6 +8,7 @@
 
 pub mod canary;
 pub mod collector;
+pub mod collector_check;
 pub mod events;
 pub mod kubeadm;
 pub mod observed;
@@ -16,6 +17,7 @@ pub mod regression;
 pub mod report;
 pub mod retry;
 pub mod rollout;
+pub mod secret;
 pub mod status;
 pub mod validate;
 
@@ -23,9 +25,10 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::api::{Grant, RolloutMode, Target};
+use crate::api::{Grant, Reason, RolloutMode, Target};
 use canary::CanaryPlan;
 use collector::CollectorObjects;
+use collector_check::{Check, CheckPlan};
 use kubeadm::Keeping;
 use observed::{Observed, ObservedNode};
 use report::{Done, NodeReport, Progress, Report, Stalled, Stand, WaitingOn};
@@ -50,6 +53,8 @@ pub struct Plan {
     pub targets: Vec<TargetPlan>,
     /// The collector's objects.
     pub collector: CollectorPlan,
+    /// The pod in which a new collector is tried, and its verdict.
+    pub collector_check: CheckPlan,
     /// Canary pods, and their verdicts.
     pub canaries: CanaryPlan,
     /// What becomes of kubeadm's own configuration. It is written before a grant: see [`kubeadm`].
@@ -108,6 +113,7 @@ impl Plan {
             && self.orphans.is_empty()
             && self.targets.is_empty()
             && self.collector == CollectorPlan::Keep
+            && self.collector_check.is_idle()
             && self.canaries.is_idle()
             && self.kubeadm.text().is_none()
             && self.grant.is_none()
@@ -123,6 +129,8 @@ impl Plan {
 /// - No grant before every agent has checked its target, and none while any of them refuses.
 /// - No grant before what it starts has been tried on the node, and on every other one that is to change, and none while one of them refuses.
 /// - No canary pod is left where none is waited for.
+/// - No collector that its own program has not found well in a pod, or whose Secrets are known to be missing.
+/// - No collector on a port that an agent has not found free, or its own.
 /// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node.
 /// - Applied to its own effect, a plan of the same time is idle, or the next step of the same rollout.
 pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
@@ -132,7 +140,11 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
         .as_ref()
         .map(|w| w.missing_on(&o.collector, nodes.iter().filter(|n| n.selected).map(|n| n.name.clone())))
         .unwrap_or_default();
-    let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, now };
+    let earlier_collector = wanted
+        .as_ref()
+        .is_some_and(|w| !w.are_in(&o.collector) && nodes.iter().filter(|n| n.selected).all(|n| o.collector.ready.contains_key(&n.name)));
+    let check = collector_check::stand(v, o, &nodes, wanted.as_ref(), now);
+    let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, check: &check, now };
     let progress = rollout::decide(&situation);
     let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
     // Not even an agent is asked where another platform renders the manifests.
@@ -141,18 +153,22 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     // The fence of this term comes before its first grant.
     let canaries = if targets.is_empty() { canary::plan(v, o, &nodes, &progress, now) } else { CanaryPlan::default() };
     let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
-    let collector = if finish || elsewhere { CollectorPlan::Keep } else { collector_plan(v, o, &nodes, wanted, &without_collector) };
+    let wanted = wanted.filter(|_| !finish && !elsewhere);
+    let collector_check = collector_check::plan(v, o, wanted.as_ref(), &check, now);
+    let collector =
+        if finish || elsewhere { CollectorPlan::Keep } else { collector_plan(v, o, &nodes, wanted, &check, &without_collector) };
     Plan {
         add_finalizer: v.goal == Goal::Trace && !v.has_finalizer && !elsewhere,
         orphans: orphans(o),
         targets,
         collector,
+        collector_check,
         kubeadm: kubeadm::keeping(v, o, &nodes, &progress),
         next_check: next_check(&progress, now),
         canaries,
         grant,
         finish,
-        report: Report { progress, nodes, without_collector },
+        report: Report { progress, nodes, without_collector, earlier_collector, secret: secret::trouble(v, o, now) },
     }
 }
 
@@ -211,6 +227,7 @@ fn collector_plan(
     o: &Observed,
     nodes: &[NodeReport],
     wanted: Option<CollectorObjects>,
+    check: &Check,
     without_collector: &[String],
 ) -> CollectorPlan {
     if v.rollout.mode == RolloutMode::Preview && v.goal == Goal::Trace {
@@ -218,7 +235,8 @@ fn collector_plan(
     }
     if let Some(wanted) = wanted {
         if !wanted.are_in(&o.collector) {
-            return CollectorPlan::Apply(Box::new(wanted));
+            let free = collector::port(&o.collector) == Some(wanted.port) || port_is_free(v, o, nodes);
+            return if free && check.lets_pass() { CollectorPlan::Apply(Box::new(wanted)) } else { CollectorPlan::Keep };
         }
         let unused = collector::unused_config_maps(&o.collector, Some(&wanted.config_map_name));
         // A pod of the earlier configuration may still be starting, until each node has one of the new.
@@ -229,8 +247,20 @@ fn collector_plan(
     if is_there && nodes.iter().all(|n| n.stand == Stand::UpToDate) { CollectorPlan::Remove } else { CollectorPlan::Keep }
 }
 
+/// Whether the agent of every selected node has looked at the port that the collector is to listen on, and none found it taken: one that cannot
+/// listen there would have replaced one that works.
+fn port_is_free(v: &Validated, o: &Observed, nodes: &[NodeReport]) -> bool {
+    let target = v.target(true);
+    nodes.iter().filter(|n| n.selected).all(|n| {
+        let answer = o.node_tracings.get(&n.name).and_then(|found| rollout::answer(found, &target));
+        answer.is_some_and(|preflight| preflight.reason != Some(Reason::PortTaken))
+    })
+}
+
 fn next_check(progress: &Progress, now: Timestamp) -> Duration {
     match progress {
+        // nobody tells when a Secret comes
+        Progress::Stalled(Stalled::Secret(_)) => LATER,
         Progress::Done(_) | Progress::Stalled(_) => RESYNC,
         Progress::Waiting(WaitingOn::Soak { until, .. } | WaitingOn::Retry { at: until, .. }) => {
             let left = until.duration_since(now).max(SignedDuration::from_secs(1));
@@ -242,6 +272,7 @@ fn next_check(progress: &Progress, now: Timestamp) -> Duration {
             | WaitingOn::Preflight { .. }
             | WaitingOn::Canary { .. }
             | WaitingOn::Collector { .. }
+            | WaitingOn::CollectorCheck { held: None }
             | WaitingOn::Processes { .. }
             | WaitingOn::Measurement { .. },
         ) => SOON,

@@ -12,7 +12,9 @@ use kube::ResourceExt;
 
 use super::canary::observed::ObservedCanary;
 use super::canary::{ANNOTATION_VERDICT, Record};
-use super::collector;
+use super::collector_check::observed::{ObservedCheck, trouble};
+use super::secret::ObservedSecret;
+use super::{collector, collector_check};
 use crate::api::node_tracing::TracingFound;
 use crate::api::{ClusterTracingStatus, ComponentName, FIELD_MANAGER_CONTROLLER, Grant, NodeTracing, NodeTracingStatus, Target};
 use crate::component::owner::{NodeFacts, Platform, owner};
@@ -33,6 +35,10 @@ pub struct Observed {
     pub node_tracings: BTreeMap<String, ObservedNodeTracing>,
     /// The collector's objects.
     pub collector: ObservedCollector,
+    /// Pods in which a collector is tried.
+    pub collector_checks: Vec<ObservedCheck>,
+    /// The Secrets that the wanted collector names; nothing of one that could not be read, and `None` for one that is not there.
+    pub secrets: BTreeMap<String, Option<ObservedSecret>>,
     /// Canary pods.
     pub canaries: Vec<ObservedCanary>,
     /// Where there is no control-plane node: who runs the control plane, if the other nodes tell.
@@ -104,6 +110,10 @@ pub struct ObservedCollector {
     pub daemon_set: Option<DaemonSet>,
     /// Names of the collector's `ConfigMap`s.
     pub config_maps: BTreeSet<String>,
+    /// What came of trying the collectors of these configurations, by the `ConfigMap`'s name.
+    pub checks: BTreeMap<String, collector_check::Record>,
+    /// What pods say of themselves that are not Ready, by node.
+    pub words: BTreeMap<String, String>,
     /// Nodes on which a collector is Ready, with the revision that its pod was made from.
     pub ready: BTreeMap<String, String>,
 }
@@ -123,6 +133,8 @@ impl Observed {
             nodes: nodes.iter().map(|n| (n.name_any(), n.into())).collect(),
             node_tracings: node_tracings.iter().map(|n| (n.name_any(), n.into())).collect(),
             collector,
+            collector_checks: Vec::new(),
+            secrets: BTreeMap::new(),
             canaries: canaries.iter().map(ObservedCanary::from).collect(),
             elsewhere: None,
             kubeadm_config: KubeadmConfig::Absent,
@@ -186,9 +198,23 @@ impl ObservedCollector {
         Self {
             daemon_set,
             config_maps: config_maps.iter().map(ResourceExt::name_any).collect(),
+            checks: config_maps.iter().filter_map(|found| Some((found.name_any(), verdict(found)?))).collect(),
+            words: pods.iter().filter_map(words).collect(),
             ready: pods.iter().filter_map(ready_collector).collect(),
         }
     }
+}
+
+/// What cannot be read is tried again.
+fn verdict(config_map: &ConfigMap) -> Option<collector_check::Record> {
+    serde_json::from_str(config_map.annotations().get(collector_check::ANNOTATION_VERDICT)?).ok()
+}
+
+/// The node of a collector that is not Ready, and what it says.
+fn words(pod: &Pod) -> Option<(String, String)> {
+    let is_ready = ready_collector(pod).is_some() || pod.metadata.deletion_timestamp.is_some();
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    trouble(pod).filter(|_| !is_ready).map(|words| (node, words))
 }
 
 /// Node and revision of a collector's pod that takes spans.
@@ -205,6 +231,11 @@ impl ObservedNodeTracing {
     pub fn in_flight(&self) -> Option<&Grant> {
         let ended = self.status.last_outcome.as_ref().map(|o| o.grant);
         self.grant.as_ref().filter(|g| ended != Some(g.id))
+    }
+
+    /// Whether the agent's status answers the spec as it is.
+    pub fn has_answered(&self) -> bool {
+        self.status.observed_generation >= Some(self.generation)
     }
 
     /// The largest grant number that this node has seen.

@@ -7,7 +7,9 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::canary::{Canary, Refused};
+use super::collector_check;
 use super::retry::TRIES;
+use super::secret::SecretTrouble;
 use super::validate::{Goal, Invalid, Validated};
 use crate::api::node_tracing::{Blocker, Measurement, MemberHealth, OutcomeResult};
 use crate::api::{ANNOTATION_RELEASE, ComponentName, Drift, LABEL_CONTROL_PLANE, Reason, SINGLETON};
@@ -22,6 +24,10 @@ pub struct Report {
     pub nodes: Vec<NodeReport>,
     /// Selected nodes without a Ready collector of the wanted configuration; empty where no collector is wanted.
     pub without_collector: Vec<String>,
+    /// Every selected node has a Ready collector of another configuration, which is not replaced yet.
+    pub earlier_collector: bool,
+    /// What is wrong with a Secret of the wanted collector.
+    pub secret: Option<SecretTrouble>,
 }
 
 /// The rollout as a whole.
@@ -72,6 +78,13 @@ pub enum WaitingOn {
     Collector {
         /// Nodes without it.
         nodes: Vec<String>,
+        /// The first that tells why: the node, and its pod's words.
+        words: Option<(String, String)>,
+    },
+    /// A new collector is tried, before it replaces one that works.
+    CollectorCheck {
+        /// It cannot be tried: why, in the kubelet's words.
+        held: Option<String>,
     },
     /// A node has a grant and no outcome.
     Node {
@@ -204,6 +217,13 @@ pub enum Stalled {
         /// Whose flags, and in its words why.
         refused: Refused,
     },
+    /// The collector does not take its new configuration. What runs was not replaced.
+    CollectorRefused {
+        /// In its own words.
+        words: String,
+    },
+    /// A Secret that the collector needs is not there. What runs was not replaced.
+    Secret(SecretTrouble),
     /// A node's change of this generation did not succeed.
     Failed {
         /// The node.
@@ -338,6 +358,7 @@ impl WaitingOn {
             Self::Agent { .. } => Reason::WaitingForAgent,
             Self::Canary { .. } => Reason::WaitingForCanary,
             Self::Collector { .. } => Reason::WaitingForCollector,
+            Self::CollectorCheck { .. } => Reason::WaitingForCollectorCheck,
             Self::Node { overdue: true, .. } => Reason::NodeOverdue,
             Self::Node { .. } | Self::Processes { .. } => Reason::WaitingForNode,
             Self::Blocked { blocker, .. } => blocker.reason,
@@ -373,8 +394,12 @@ impl WaitingOn {
             | Self::Soak { node, .. }
             | Self::Paused { next: node }
             | Self::Grant { node }
-            | Self::Canary { held: Some((node, _)), .. } => Some(node),
-            Self::Canary { held: None, .. } | Self::Preflight { .. } | Self::Collector { .. } => None,
+            | Self::Canary { held: Some((node, _)), .. }
+            | Self::Collector { words: Some((node, _)), .. } => Some(node),
+            Self::Canary { held: None, .. }
+            | Self::Preflight { .. }
+            | Self::Collector { words: None, .. }
+            | Self::CollectorCheck { .. } => None,
         }
     }
 
@@ -396,11 +421,13 @@ impl WaitingOn {
                 "node {node}: the pod that tries the new flags gives no verdict: {words}; nothing is written before it does; see: \
                  kubectl -n {namespace} describe pods -l app.kubernetes.io/component=canary"
             ),
-            Self::Collector { nodes } => format!(
-                "the collector is not Ready on {}; no node is changed before it is; see its pods: \
+            Self::Collector { nodes, words } => format!(
+                "the collector is not Ready on {}{}; no node is changed before it is; see its pods: \
                  kubectl -n {namespace} describe pods -l app.kubernetes.io/component=collector",
-                nodes.join(", ")
+                nodes.join(", "),
+                words.as_ref().map(|(node, words)| format!(" (node {node}: {words})")).unwrap_or_default()
             ),
+            Self::CollectorCheck { held } => collector_check::waiting(held.as_deref(), namespace),
             Self::Node { node, since, overdue } => {
                 let since = since.map(|t| format!(" since {t}")).unwrap_or_default();
                 if *overdue {
@@ -488,6 +515,8 @@ impl Stalled {
             Self::Platform { .. } => Reason::UnsupportedPlatform,
             Self::Refused { reason, .. } | Self::Failed { reason, .. } => *reason,
             Self::CanaryRefused { .. } => Reason::CanaryRefused,
+            Self::CollectorRefused { .. } => Reason::CollectorConfigRefused,
+            Self::Secret(trouble) => trouble.reason(),
             Self::Regressed { .. } => Reason::Regressed,
             Self::Downtime { .. } => Reason::DowntimeRefused,
             Self::Preview { .. } => Reason::Preview,
@@ -502,7 +531,12 @@ impl Stalled {
             | Self::Failed { node, .. }
             | Self::Regressed { node, .. }
             | Self::Platform { node, .. } => Some(node),
-            Self::Invalid(_) | Self::NoNodes { .. } | Self::Downtime { .. } | Self::Preview { .. } => None,
+            Self::CollectorRefused { .. }
+            | Self::Secret(_)
+            | Self::Invalid(_)
+            | Self::NoNodes { .. }
+            | Self::Downtime { .. }
+            | Self::Preview { .. } => None,
         }
     }
 
@@ -526,6 +560,10 @@ impl Stalled {
             Self::Refused { node, reason: Reason::RestoredByHand, message } => {
                 format!("node {node}: {message}; no other node is changed; see: kubectl describe nodetracing {node}{}", let_go(v))
             }
+            // no node of this port or without it was changed; the others may have been, at another time
+            Self::Refused { node, reason: Reason::PortTaken, message } => {
+                format!("node {node}: {message}; nothing is changed before that, and it goes on by itself then{}", let_go(v))
+            }
             Self::Refused { node, message, .. } => {
                 format!("node {node}: {message}; nothing was written on any node; see: kubectl describe nodetracing {node}{}", let_go(v))
             }
@@ -536,6 +574,14 @@ impl Stalled {
                      and no other is changed; see: kubectl describe nodetracing {node}; any edit of the spec tries again"
                 )
             }
+            Self::CollectorRefused { words } => format!(
+                "the collector refuses its new configuration: {words}; what runs stays as it is, and no node is changed; correct it: \
+                 kubectl edit clustertracing {SINGLETON}; any edit of the spec tries again"
+            ),
+            Self::Secret(trouble) => format!(
+                "{}; the collector that runs stays as it is, no node is changed, and it goes on by itself then",
+                trouble.message(&v.installation.namespace)
+            ),
             Self::Failed { node, result, message, .. } => {
                 let (ended, next) = match result {
                     OutcomeResult::Failed => (

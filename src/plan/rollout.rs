@@ -9,12 +9,13 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::canary::Canary;
+use super::collector_check::Check;
 use super::observed::{Observed, ObservedNodeTracing};
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
-use super::{quorum, regression, retry};
+use super::{quorum, regression, retry, secret};
 use crate::api::clustertracing::SingleNodeDowntime;
-use crate::api::node_tracing::{OutcomeResult, Step, Verdict};
+use crate::api::node_tracing::{OutcomeResult, Preflight, Step, Verdict};
 use crate::api::{Reason, RolloutMode, Target};
 
 /// A check reads a few files. An agent that has not answered after this long is not there.
@@ -31,6 +32,8 @@ pub struct Situation<'a> {
     pub nodes: &'a [NodeReport],
     /// Selected nodes without the collector that they should have.
     pub without_collector: &'a [String],
+    /// Where the trial of that collector stands.
+    pub check: &'a Check,
     /// Now.
     pub now: Timestamp,
 }
@@ -51,18 +54,23 @@ fn flight_ends_within(target: &Target) -> SignedDuration {
     (health + SignedDuration::from_secs(90)) * 2 + SignedDuration::from_mins(1)
 }
 
+/// What a node's agent says of `target`, if that is what it was asked, and it has answered.
+pub fn answer<'a>(n: &'a ObservedNodeTracing, target: &Target) -> Option<&'a Preflight> {
+    let asked = n.target.as_ref() == Some(target) && n.has_answered();
+    n.status.preflight.as_ref().filter(|p| asked && p.revision == target.revision)
+}
+
 /// Where a node stands, from what its agent reports of `target`.
 pub fn stand(node_tracing: Option<&ObservedNodeTracing>, target: &Target, generation: i64, now: Timestamp) -> Stand {
     let Some(n) = node_tracing else { return Stand::Unanswered { silent: false } };
     let asked = n.target.as_ref() == Some(target);
-    let answered = n.status.observed_generation >= Some(n.generation);
-    let preflight = n.status.preflight.as_ref().filter(|p| asked && answered && p.revision == target.revision);
+    let preflight = answer(n, target);
     let refused = preflight.filter(|p| p.verdict == Verdict::Refused && p.reason != Some(Reason::ComponentUnhealthy));
     let refused = refused.map(|p| Stand::Refused { reason: p.reason.unwrap_or(Reason::InvalidSettings), message: p.message.clone() });
     if n.in_flight().is_some() {
         // An agent that cannot act on its grant says why; one that acts says which step it is at.
         let idle = n.status.step == Step::Idle;
-        let blocked = n.status.blockers.first().filter(|_| idle && answered).cloned();
+        let blocked = n.status.blockers.first().filter(|_| idle && n.has_answered()).cloned();
         let overdue = blocked.is_none() && n.granted.is_some_and(|granted| now.duration_since(granted) > flight_ends_within(target));
         return refused.filter(|_| idle).unwrap_or(Stand::InFlight { since: n.granted, overdue, blocked });
     }
@@ -121,6 +129,9 @@ pub fn decide(s: &Situation<'_>) -> Progress {
         return Progress::Stalled(Stalled::Platform { node: node.clone(), platform });
     }
     if let Some(stalled) = stop_the_line(s.nodes) {
+        return Progress::Stalled(stalled);
+    }
+    if let Some(stalled) = collector_refused(s) {
         return Progress::Stalled(stalled);
     }
     if let Some(waiting) = s.nodes.iter().find_map(in_flight).or_else(|| s.nodes.iter().find_map(back_off)) {
@@ -233,7 +244,7 @@ fn settled(s: &Situation<'_>) -> Progress {
     if !s.without_collector.is_empty() {
         return match s.validated.rollout.mode {
             RolloutMode::Preview => preview(s),
-            RolloutMode::Automatic => Progress::Waiting(WaitingOn::Collector { nodes: s.without_collector.to_vec() }),
+            RolloutMode::Automatic => Progress::Waiting(collector(s)),
         };
     }
     Progress::Done(match s.validated.goal {
@@ -277,7 +288,28 @@ fn preview(s: &Situation<'_>) -> Progress {
 
 /// No node is told to send spans before its collector takes them: a dead receiver makes a stopping API server wait for it.
 fn collector_first(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
-    (candidate.selected && !s.without_collector.is_empty()).then(|| WaitingOn::Collector { nodes: s.without_collector.to_vec() })
+    (candidate.selected && !s.without_collector.is_empty()).then(|| collector(s))
+}
+
+/// What the collector waits for that is not Ready.
+fn collector(s: &Situation<'_>) -> WaitingOn {
+    match s.check {
+        Check::Trying { .. } => WaitingOn::CollectorCheck { held: None },
+        Check::Held { words } => WaitingOn::CollectorCheck { held: Some(words.clone()) },
+        Check::NotNeeded | Check::Passed | Check::Refused { .. } => {
+            let words = s.without_collector.iter().find_map(|node| Some((node.clone(), s.observed.collector.words.get(node)?.clone())));
+            WaitingOn::Collector { nodes: s.without_collector.to_vec(), words }
+        }
+    }
+}
+
+/// A collector that would not run stops everything: nothing is sent where nobody takes it.
+fn collector_refused(s: &Situation<'_>) -> Option<Stalled> {
+    if let Check::Refused { words } = s.check {
+        return Some(Stalled::CollectorRefused { words: words.clone() });
+    }
+    let waits = matches!(s.check, Check::Held { .. });
+    secret::trouble(s.validated, s.observed, s.now).filter(|trouble| waits && trouble.stops()).map(Stalled::Secret)
 }
 
 /// One node at a time may be away, and one is.
@@ -295,9 +327,9 @@ fn components_healthy(s: &Situation<'_>, candidate: &NodeReport) -> Option<Waiti
     })
 }
 
-/// The candidate can be changed, and no other node is being changed by somebody else or without a kubelet.
+/// The candidate can be changed, and no other node is being changed by somebody else, or without a kubelet, or would send its spans nowhere.
 fn nothing_blocks(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
-    let anywhere = [Reason::UpgradeInProgress, Reason::WaitingForQuiet, Reason::KubeletNotAnswering];
+    let anywhere = [Reason::UpgradeInProgress, Reason::WaitingForQuiet, Reason::KubeletNotAnswering, Reason::EndpointUnreachable];
     s.nodes.iter().find_map(|n| {
         let blockers = &s.observed.node_tracings.get(&n.name)?.status.blockers;
         let blocker = blockers.iter().find(|b| n.name == candidate.name || anywhere.contains(&b.reason))?;

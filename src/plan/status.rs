@@ -25,7 +25,7 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
         (ready.reason, ready.message) = (Reason::Drifted, format!("{drifted}; {}", ready.message));
     }
     conditions.extend([
-        collector_available(v, report),
+        collector_available(v, o, report),
         traced(v, o, report, ComponentName::KubeApiserver),
         traced(v, o, report, ComponentName::Etcd),
     ]);
@@ -77,20 +77,31 @@ fn summary(reason: Reason, message: &str, progress: &Progress) -> Vec<NewConditi
     conditions
 }
 
-fn collector_available(v: &Validated, report: &Report) -> NewCondition {
+fn collector_available(v: &Validated, o: &Observed, report: &Report) -> NewCondition {
     let missing = &report.without_collector;
     let (status, reason, message) = match (&v.receiver, v.wanted_collector()) {
         (Receiver::External(endpoint), _) if v.traces_anything() => {
             (None, Reason::ExternalEndpoint, format!("spans go to {endpoint}, which the operator does not watch"))
         }
         (_, None) => (Some(false), Reason::Disabled, "nothing is to be traced, so that no collector is needed".to_owned()),
+        (_, Some(_)) if let Some(trouble) = report.secret.as_ref().filter(|_| missing.is_empty() || report.earlier_collector) => {
+            let message = format!("a collector takes spans on every selected node; {}", trouble.message(&v.installation.namespace));
+            (Some(true), trouble.reason(), message)
+        }
         (_, Some(_)) if missing.is_empty() => {
             (Some(true), Reason::CollectorReady, format!("a collector takes spans on {} on every selected node", v.endpoint()))
+        }
+        (_, Some(_)) if report.earlier_collector => {
+            let message = "a collector of the configuration before takes spans on every selected node; it is not replaced yet";
+            (Some(true), Reason::CollectorReady, message.to_owned())
         }
         (_, Some(_)) if v.rollout.mode == RolloutMode::Preview => {
             (Some(false), Reason::Preview, format!("preview: no collector of this configuration on {}", missing.join(", ")))
         }
-        (_, Some(_)) => (Some(false), Reason::WaitingForCollector, format!("no Ready collector on {}", missing.join(", "))),
+        (_, Some(_)) => {
+            let told = missing.iter().filter_map(|node| Some(format!("; {node}: {}", o.collector.words.get(node)?)));
+            (Some(false), Reason::WaitingForCollector, format!("no Ready collector on {}{}", missing.join(", "), told.collect::<String>()))
+        }
     };
     NewCondition { condition: ConditionType::CollectorAvailable, status, reason, message }
 }

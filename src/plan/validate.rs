@@ -13,7 +13,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 use super::collector;
 use crate::api::clustertracing::{ExporterHeader, Redaction, RolloutSpec, SecretRef, SingleNodeDowntime};
-use crate::api::node_tracing::ComponentSettings;
+use crate::api::node_tracing::{ComponentSettings, ReceiverKind};
 use crate::api::{self, ClusterTracing, CollectorMode, ExporterProtocol, NodeSettings, RolloutMode, State, Target};
 
 /// What the controller knows of its own installation, and not from the resource.
@@ -188,6 +188,10 @@ impl Validated {
     fn settings(&self) -> NodeSettings {
         NodeSettings {
             endpoint: self.endpoint(),
+            receiver: match &self.receiver {
+                Receiver::Node(_) => ReceiverKind::NodeCollector,
+                Receiver::External(_) => ReceiverKind::External,
+            },
             kube_api_server: self.kube_api_server.clone(),
             etcd: self.etcd.clone(),
             watch_termination_grace_seconds: self.rollout.watch_termination_grace_seconds,
@@ -200,6 +204,7 @@ impl Validated {
         let off = ComponentSettings { state: State::Disabled, sampling_rate_per_million: 0 };
         NodeSettings {
             endpoint: "127.0.0.1:4317".to_owned(),
+            receiver: ReceiverKind::NodeCollector,
             kube_api_server: off.clone(),
             etcd: off,
             watch_termination_grace_seconds: 0,

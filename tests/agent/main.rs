@@ -4,6 +4,7 @@
 
 mod disk;
 mod drift;
+mod receiver;
 mod restore;
 mod world;
 
@@ -17,8 +18,8 @@ use std::time::Duration;
 use clustertracing::agent::watchdog::{Guard, Template};
 use clustertracing::agent::{Agent, journal};
 use clustertracing::api::node_tracing::{
-    ComponentSettings, EtcdMember, KubeletHealth, MemberHealth, MemberRole, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult, Step,
-    TracingFound, Verdict, sha256_hex,
+    ComponentSettings, EtcdMember, KubeletHealth, MemberHealth, MemberRole, NodeSettings, NodeTracingStatus, Outcome, OutcomeResult,
+    ReceiverKind, Step, TracingFound, Verdict, sha256_hex,
 };
 use clustertracing::api::{ComponentName, Grant, NodeTracing, NodeTracingSpec, Reason, State, Target};
 use clustertracing::host::{Answer, Room};
@@ -40,6 +41,7 @@ fn mk_object(settings: NodeSettings, grant: i64) -> NodeTracing {
 fn mk_settings(state: State, rate: i32) -> NodeSettings {
     NodeSettings {
         endpoint: "127.0.0.1:4317".into(),
+        receiver: ReceiverKind::NodeCollector,
         kube_api_server: ComponentSettings { state, sampling_rate_per_million: rate },
         etcd: ComponentSettings { state, sampling_rate_per_million: 0 },
         watch_termination_grace_seconds: 0,

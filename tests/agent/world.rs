@@ -17,7 +17,8 @@ use clustertracing::api::node_tracing::sha256_hex;
 use clustertracing::component::{ManifestFile, find};
 use clustertracing::host::local::Local;
 use clustertracing::host::{
-    Answer, Entry, Error, File, Folder, Host, Now, Permissions, Process, ProcessId, Room, is_temporary, permanent_name, replace,
+    Answer, Entry, Error, File, Folder, Host, Listener, Now, Permissions, Process, ProcessId, Reach, Room, is_temporary, permanent_name,
+    replace,
 };
 use clustertracing::manifest::Probe;
 use jiff::{SignedDuration, Timestamp};
@@ -107,6 +108,10 @@ pub(crate) struct World {
     pub(crate) kubeadm_runs: Cell<bool>,
     /// Bytes that each process holds.
     pub(crate) memory: Cell<u64>,
+    /// Who listens on ports of the loopback.
+    pub(crate) listeners: RefCell<BTreeMap<u16, Listener>>,
+    /// What comes of connecting to an endpoint.
+    pub(crate) reaches: Cell<Reach>,
     /// What is left of the file systems.
     pub(crate) room: Cell<Room>,
     /// The etcd member's answer to `/health`, when its process is well.
@@ -160,6 +165,8 @@ impl World {
             kubelet_says: RefCell::new(Answer::Told(200, "ok".into())),
             kubeadm_runs: Cell::new(false),
             memory: Cell::new(300 << 20),
+            listeners: RefCell::default(),
+            reaches: Cell::new(Reach::Connected),
             room: Cell::new(Room { bytes: 1 << 30, inodes: None }),
             member_says: RefCell::new(r#"{"health":"true","reason":""}"#),
             fault: Cell::new(None),
@@ -609,6 +616,14 @@ impl Host for Node {
             _ if self.world.answers(endpoint) => Answer::Told(200, "ok".into()),
             _ => Answer::Refused,
         }
+    }
+
+    fn listener(&self, port: u16) -> Result<Option<Listener>, Error> {
+        Ok(self.world.listeners.borrow().get(&port).cloned())
+    }
+
+    async fn reach(&self, _: &str) -> Reach {
+        self.world.reaches.get()
     }
 
     fn room(&self, folder: Folder) -> Result<Room, Error> {

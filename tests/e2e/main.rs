@@ -9,6 +9,7 @@
 mod bad_change;
 mod break_glass;
 mod checks;
+mod collector_mistakes;
 mod dead_collector;
 mod drift;
 mod gates;

@@ -12,6 +12,7 @@ use kube::{Api, Resource};
 use serde_json::{Value, json};
 
 use crate::checks;
+use crate::collector_mistakes;
 use crate::gates;
 use crate::mistakes::Mistake;
 use crate::redaction;
@@ -47,6 +48,8 @@ pub(crate) async fn run(shape: Shape) {
     step("3 nodes: no name leaves its node", async || scenario.names_stay().await).await;
     step("3 nodes: a request through a mutating webhook is one trace", async || scenario.webhook_is_in_the_trace().await).await;
     step("3 nodes: another rate restarts all API servers and no etcd member", async || scenario.rate_changes().await).await;
+    step("3 nodes: a collector that would not work replaces none that does", async || scenario.collector_mistakes_replace_nothing().await)
+        .await;
     step("3 nodes: where nothing changes, nothing is written", async || scenario.idle_writes_nothing().await).await;
     step("3 nodes: killed at any moment, the rollout ends as it should", async || scenario.kills_are_survived().await).await;
     step("3 nodes: Disabled gives back the original bytes", async || scenario.disabled_restores().await).await;
@@ -144,6 +147,10 @@ impl Scenario {
         findings.assert_one_node_at_a_time();
         findings.assert_no_request_failed_twice();
         assert_eq!(tracing.status.and_then(|status| status.sampling_rate_per_million), Some(250_000));
+    }
+
+    async fn collector_mistakes_replace_nothing(&self) {
+        collector_mistakes::replace_nothing(&self.cluster, &self.operator).await;
     }
 
     async fn idle_writes_nothing(&self) {

@@ -402,6 +402,7 @@ impl Node {
             tracing_files: Vec::new(),
             kubeadm_runs: false,
             surroundings: None,
+            receiver: clustertracing::agent::receiver::Receiver::Fine,
             kubelet_started: None,
             trouble: None,
             now: self.now(),

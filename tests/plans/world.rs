@@ -13,6 +13,7 @@ use clustertracing::api::{
 use clustertracing::component::owner::Platform;
 use clustertracing::plan::events::{self, NewEvent};
 use clustertracing::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
+use clustertracing::plan::secret::ObservedSecret;
 use clustertracing::plan::status::{invalid_status, status};
 use clustertracing::plan::validate::{Installation, validate};
 use clustertracing::plan::{CollectorPlan, GrantPlan, Plan, plan};
@@ -72,6 +73,17 @@ pub(crate) enum CanaryEnds {
     Evicted,
 }
 
+/// How a collector's trial ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum CheckEnds {
+    /// The collector says no.
+    Refused,
+    /// It does not start.
+    Never,
+    /// It is evicted.
+    Evicted,
+}
+
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) resource: Option<ClusterTracing>,
@@ -81,6 +93,12 @@ pub(crate) struct World {
     pub(crate) collector: ObservedCollector,
     /// Canary pods.
     pub(crate) canaries: Vec<Pod>,
+    /// Pods in which a collector is tried.
+    pub(crate) collector_checks: Vec<Pod>,
+    /// How they end, if not well.
+    pub(crate) collector_check: Option<CheckEnds>,
+    /// Secrets that may be read.
+    pub(crate) secrets: BTreeMap<String, Option<ObservedSecret>>,
     /// Who runs the control plane where no node of it is here.
     pub(crate) elsewhere: Option<Platform>,
     /// kubeadm's own configuration.
@@ -136,6 +154,9 @@ impl World {
             node_tracings: BTreeMap::new(),
             collector: ObservedCollector::default(),
             canaries: Vec::new(),
+            collector_checks: Vec::new(),
+            collector_check: None,
+            secrets: BTreeMap::new(),
             elsewhere: None,
             kubeadm_config: KubeadmConfig::Found(include_str!("../kubeadm-config/1.36.3-plain/in.yaml").to_owned()),
             collectors_start: true,
@@ -202,6 +223,8 @@ impl World {
             node_tracings: self.node_tracings.clone(),
             collector: self.collector.clone(),
             canaries: self.canaries.iter().map(Into::into).collect(),
+            collector_checks: self.collector_checks.iter().map(Into::into).collect(),
+            secrets: self.secrets.clone(),
             elsewhere: self.elsewhere,
             kubeadm_config: self.kubeadm_config.clone(),
             term: format!("term-{}", self.term),
@@ -303,13 +326,35 @@ impl World {
             assert!(self.canaries.iter().all(|other| other.name_any() != pod.name_any()), "made twice");
             self.canaries.push(pod);
         }
+        if let Some((config_map, record)) = &plan.collector_check.record {
+            assert!(self.collector.config_maps.contains(config_map), "a verdict is recorded where it belongs");
+            self.collector.checks.insert(config_map.clone(), record.clone());
+        }
+        for (name, uid) in &plan.collector_check.remove {
+            let left = self.collector_checks.len();
+            self.collector_checks.retain(|pod| pod.name_any() != *name || pod.uid().as_ref() != Some(uid));
+            assert_eq!(self.collector_checks.len() + 1, left, "a pod that is removed is what was observed");
+        }
+        if let Some(make) = &plan.collector_check.make {
+            let (config_map, pod) = &**make;
+            self.collector.config_maps.insert(config_map["metadata"]["name"].as_str().expect("a name").to_owned());
+            self.uids += 1;
+            let mut pod: Pod = serde_json::from_value(pod.clone()).expect("a Pod");
+            pod.metadata.uid = Some(format!("pod-{}", self.uids));
+            pod.metadata.creation_timestamp = Some(Time(self.now));
+            assert!(self.collector_checks.is_empty(), "two are tried at once");
+            self.collector_checks.push(pod);
+        }
         match &plan.collector {
             CollectorPlan::Keep => {}
             CollectorPlan::Apply(objects) => {
                 self.collector.config_maps.insert(objects.config_map_name.clone());
                 self.collector.daemon_set = Some(serde_json::from_value(objects.daemon_set.clone()).expect("a DaemonSet"));
             }
-            CollectorPlan::Prune(names) => self.collector.config_maps.retain(|n| !names.contains(n)),
+            CollectorPlan::Prune(names) => {
+                self.collector.config_maps.retain(|n| !names.contains(n));
+                self.collector.checks.retain(|n, _| !names.contains(n));
+            }
             CollectorPlan::Remove => self.collector = ObservedCollector::default(),
         }
         if let Some(text) = plan.kubeadm.text() {
@@ -326,7 +371,7 @@ impl World {
             self.collector = ObservedCollector::default();
             self.node_tracings.clear();
             self.resource = None;
-            assert!(self.canaries.is_empty(), "a canary pod outlives the resource");
+            assert!(self.canaries.is_empty() && self.collector_checks.is_empty(), "a pod outlives the resource");
         }
     }
 
@@ -348,6 +393,9 @@ impl World {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
             let ends = self.machines.get(node).and_then(|machine| machine.canary);
             pod.status = Some(serde_json::from_value(canary_status(pod, ends)).expect("a PodStatus"));
+        }
+        for pod in &mut self.collector_checks {
+            pod.status = Some(serde_json::from_value(check_status(self.collector_check)).expect("a PodStatus"));
         }
     }
 
@@ -420,6 +468,18 @@ impl World {
     /// Nodes with a grant and no outcome.
     pub(crate) fn in_flight(&self) -> usize {
         self.node_tracings.values().filter(|n| n.in_flight().is_some()).count()
+    }
+}
+
+fn check_status(ends: Option<CheckEnds>) -> Value {
+    let container = |state: Value| json!({ "containerStatuses": [{ "name": "collector", "image": "otelcol:1", "imageID": "", "ready": false, "restartCount": 0, "state": state }] });
+    match ends {
+        None => container(json!({ "terminated": { "exitCode": 0 } })),
+        Some(CheckEnds::Refused) => {
+            container(json!({ "terminated": { "exitCode": 1, "message": "Error: exporters::otlp_grpc/tempo: the collector's words\n" } }))
+        }
+        Some(CheckEnds::Never) => container(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } })),
+        Some(CheckEnds::Evicted) => json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory." }),
     }
 }
 

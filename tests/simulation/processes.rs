@@ -9,7 +9,7 @@ use clustertracing::agent::watchdog::Guard;
 use clustertracing::agent::{Agent, cluster::Cluster as Requests, work};
 use clustertracing::api::{NodeTracing, State};
 use clustertracing::controller::{Context, turn};
-use clustertracing::host::{Answer, Entry, Error, File, Folder, Host, Now, Process, ProcessId, Room};
+use clustertracing::host::{Answer, Entry, Error, File, Folder, Host, Listener, Now, Process, ProcessId, Reach, Room};
 use clustertracing::manifest::Probe;
 use clustertracing::plan::validate::Installation;
 use clustertracing::runtime::lease::Leadership;
@@ -312,6 +312,14 @@ impl Host for Node {
             "/healthz" => Answer::Told(200, "ok".into()),
             path => self.cluster.world().etcd_tells(&self.name, path),
         }
+    }
+
+    fn listener(&self, _: u16) -> Result<Option<Listener>, Error> {
+        Ok(None)
+    }
+
+    async fn reach(&self, _: &str) -> Reach {
+        Reach::Connected
     }
 
     fn room(&self, _: Folder) -> Result<Room, Error> {

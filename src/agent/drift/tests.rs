@@ -10,7 +10,7 @@ use crate::agent::applied::Applied;
 use crate::agent::blockers;
 use crate::agent::facts::TracingFile;
 use crate::agent::facts::tests::{mk_facts, mk_trouble};
-use crate::api::node_tracing::{ComponentSettings, NodeSettings, sha256_hex};
+use crate::api::node_tracing::{ComponentSettings, NodeSettings, ReceiverKind, sha256_hex};
 use crate::api::{State, Target};
 use crate::component::{change, find};
 
@@ -21,6 +21,7 @@ fn mk_target() -> Target {
     let enabled = |rate| ComponentSettings { state: State::Enabled, sampling_rate_per_million: rate };
     let settings = NodeSettings {
         endpoint: "127.0.0.1:4317".into(),
+        receiver: ReceiverKind::NodeCollector,
         kube_api_server: enabled(10_000),
         etcd: enabled(0),
         watch_termination_grace_seconds: 0,

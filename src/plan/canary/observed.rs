@@ -131,7 +131,7 @@ fn seconds(terminated: &ContainerStateTerminated) -> Option<i64> {
 }
 
 /// What a pod waits for that has not started.
-fn waiting(status: &PodStatus) -> String {
+pub(in crate::plan) fn waiting(status: &PodStatus) -> String {
     let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref());
     let mut reasons = waiting.filter_map(|waiting| Some((waiting.reason.as_deref()?, waiting.message.as_deref())));
@@ -141,7 +141,8 @@ fn waiting(status: &PodStatus) -> String {
     telling.or_else(|| reasons.next()).map_or_else(|| untold.to_owned(), |(reason, message)| of(reason, message))
 }
 
-fn of(reason: &str, message: Option<&str>) -> String {
+/// A reason and its message.
+pub(in crate::plan) fn of(reason: &str, message: Option<&str>) -> String {
     let message = message.map(|message| words(message).trim_end_matches('.').to_owned()).filter(|message| !message.is_empty());
     message.map_or_else(|| reason.to_owned(), |message| format!("{reason}: {message}"))
 }

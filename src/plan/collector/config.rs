@@ -4,13 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::dialect::Dialect;
 use super::{STORE, STORE_PORT, redaction};
-use crate::api::ExporterProtocol;
 use crate::api::clustertracing::Redaction;
+use crate::api::{COLLECTOR_HEALTH_PORT, COLLECTOR_METRICS_PORT, ExporterProtocol};
 use crate::plan::validate::{Collector, Exporter, ExporterTls, Validated};
 
-/// The collector's own health, and its own metrics; both on the loopback, which the pod shares with its node.
-pub(super) const HEALTH_PORT: u16 = 13133;
-const METRICS_PORT: u16 = 8888;
 /// Spans that wait for one destination: some ten megabytes. More are dropped, and counted: a back end that is away must not cost memory.
 const QUEUED_SPANS: u32 = 8192;
 
@@ -60,7 +57,7 @@ fn config(v: &Validated, collector: &Collector) -> Value {
         pipelines.insert("traces".into(), pipeline("forward", &users, &names(&exporters)));
     }
     json!({
-        "extensions": { "health_check": { "endpoint": format!("127.0.0.1:{HEALTH_PORT}") } },
+        "extensions": { "health_check": { "endpoint": format!("127.0.0.1:{COLLECTOR_HEALTH_PORT}") } },
         "receivers": { "otlp": { "protocols": { "grpc": { "endpoint": format!("127.0.0.1:{}", collector.port) } } } },
         "processors": received.into_iter().chain(to_store).chain(users).collect::<Map<_, _>>(),
         "connectors": { "forward": {} },
@@ -101,7 +98,7 @@ fn telemetry(v: &Validated) -> Value {
     json!({
         "resource": { "k8s.node.name": format!("${{env:{NODE_NAME}}}") },
         "metrics": { "readers": [
-            { "pull": { "exporter": { "prometheus": { "host": "127.0.0.1", "port": METRICS_PORT } } } },
+            { "pull": { "exporter": { "prometheus": { "host": "127.0.0.1", "port": COLLECTOR_METRICS_PORT } } } },
             // In milliseconds.
             { "periodic": { "interval": 5000, "timeout": 2000, "exporter": {
                 "otlp": { "protocol": "grpc", "endpoint": endpoint, "insecure": true, "timeout": 2000 },

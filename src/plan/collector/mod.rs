@@ -31,11 +31,16 @@ pub const STORE_PORT: u16 = 4317;
 /// On the `DaemonSet` and its pods: the digest of all that was rendered. A pod is up to date when it carries the wanted one.
 pub const ANNOTATION_REVISION: &str = "clustertracing.dev/collector-revision";
 
+/// Name of the container's port that takes spans.
+const OTLP_PORT: &str = "otlp-grpc";
+
 /// The objects to apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CollectorObjects {
     /// Digest of everything below.
     pub revision: String,
+    /// Port of the loopback that it listens on.
+    pub port: u16,
     /// Name of the `ConfigMap`: it carries the configuration's digest, so a change is a new object and a rollout, and going back is one too.
     pub config_map_name: String,
     /// The `ConfigMap`.
@@ -61,6 +66,13 @@ impl CollectorObjects {
     pub fn missing_on(&self, observed: &ObservedCollector, selected: impl Iterator<Item = String>) -> Vec<String> {
         selected.filter(|node| observed.ready.get(node) != Some(&self.revision)).collect()
     }
+}
+
+/// The port that the collector listens on now, if there is one.
+pub fn port(observed: &ObservedCollector) -> Option<u16> {
+    let template = observed.daemon_set.as_ref()?.spec.template.spec.as_ref()?;
+    let mut ports = template.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    u16::try_from(ports.find(|port| port.name.as_deref() == Some(OTLP_PORT))?.container_port).ok()
 }
 
 /// `ConfigMap`s that no pod needs any more.

@@ -2,14 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::config::{HEALTH_PORT, NODE_NAME, config_text, header_env, tls_dir};
-use super::{ANNOTATION_REVISION, CollectorObjects, NAME};
+use super::config::{NODE_NAME, config_text, header_env, tls_dir};
+use super::{ANNOTATION_REVISION, CollectorObjects, NAME, OTLP_PORT};
 use crate::api::node_tracing::hex12;
-use crate::api::{ClusterTracing, GROUP, LABEL_CONTROL_PLANE, SINGLETON, VERSION};
+use crate::api::{COLLECTOR_HEALTH_PORT, COLLECTOR_UID, ClusterTracing, GROUP, LABEL_CONTROL_PLANE, SINGLETON, VERSION};
 use crate::plan::validate::{Collector, Exporter, Validated};
-
-/// The user of the published images; any other works too, as nothing is written.
-const UID: i64 = 10001;
 
 /// Renders the collector's objects.
 pub fn render(v: &Validated, collector: &Collector) -> CollectorObjects {
@@ -26,7 +23,7 @@ pub fn render(v: &Validated, collector: &Collector) -> CollectorObjects {
         "immutable": true,
         "data": { "collector.yaml": config },
     });
-    CollectorObjects { revision, config_map_name, config_map, daemon_set }
+    CollectorObjects { revision, port: collector.port, config_map_name, config_map, daemon_set }
 }
 
 /// Secrets that are mounted for TLS: volume, Secret, folder.
@@ -76,12 +73,12 @@ fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
         let key = json!({ "name": h.secret_key_ref.name, "key": h.secret_key_ref.key });
         json!({ "name": header_env(i, j), "valueFrom": { "secretKeyRef": key } })
     }));
-    let probe = json!({ "host": "127.0.0.1", "port": HEALTH_PORT, "path": "/" });
+    let probe = json!({ "host": "127.0.0.1", "port": COLLECTOR_HEALTH_PORT, "path": "/" });
     let container = json!({
         "name": "collector",
         "image": collector.image,
         "args": ["--config=file:/etc/clustertracing/collector/collector.yaml"],
-        "ports": [{ "name": "otlp-grpc", "containerPort": collector.port, "hostPort": collector.port, "hostIP": "127.0.0.1", "protocol": "TCP" }],
+        "ports": [{ "name": OTLP_PORT, "containerPort": collector.port, "hostPort": collector.port, "hostIP": "127.0.0.1", "protocol": "TCP" }],
         "readinessProbe": { "httpGet": probe, "periodSeconds": 5, "timeoutSeconds": 2 },
         "livenessProbe": { "httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6 },
         "resources": collector.resources.as_ref().and_then(|r| serde_json::to_value(r).ok()).unwrap_or_else(default_resources),
@@ -123,7 +120,7 @@ fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
                         { "key": "node-role.kubernetes.io/master", "operator": "Exists" },
                     ],
                     "securityContext": {
-                        "runAsNonRoot": true, "runAsUser": UID, "runAsGroup": UID, "fsGroup": UID,
+                        "runAsNonRoot": true, "runAsUser": COLLECTOR_UID, "runAsGroup": COLLECTOR_UID, "fsGroup": COLLECTOR_UID,
                         "seccompProfile": { "type": "RuntimeDefault" },
                     },
                     "containers": [container],

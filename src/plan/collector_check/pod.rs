@@ -1,0 +1,70 @@
+//! The pod in which a collector is tried, rendered from the `DaemonSet` that it is to become.
+//!
+//! The same image, variables and mounts, and nothing of the node: no host network, no folder, no port. It keeps to the restricted Pod
+//! Security Standard.
+
+use serde_json::{Value, json};
+
+use crate::plan::collector::CollectorObjects;
+
+/// A pod that nobody looks after any more ends by itself.
+const DEADLINE_SECONDS: i32 = 600;
+/// What a pod may mount that is not the node's.
+const MOUNTED: &[&str] = &["configMap", "secret", "projected", "downwardAPI", "emptyDir"];
+
+/// The pod's name.
+pub fn name(revision: &str) -> String {
+    format!("clustertracing-collector-check-{revision}")
+}
+
+/// The pod that tries `wanted` on `node`.
+pub fn render(wanted: &CollectorObjects, node: &str) -> Value {
+    let metadata = &wanted.daemon_set["metadata"];
+    let template = &wanted.daemon_set["spec"]["template"]["spec"];
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name(&wanted.revision),
+            "namespace": metadata["namespace"],
+            "labels": {
+                "app.kubernetes.io/name": "clustertracing",
+                "app.kubernetes.io/component": "collector-check",
+                "app.kubernetes.io/managed-by": "clustertracing-controller",
+            },
+            // Deleting the resource takes the pod along, even where the controller cannot.
+            "ownerReferences": metadata["ownerReferences"],
+        },
+        "spec": {
+            "nodeName": node,
+            "tolerations": [{ "operator": "Exists" }],
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": DEADLINE_SECONDS,
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "securityContext": template["securityContext"],
+            "containers": [container(&template["containers"][0])],
+            "volumes": template["volumes"].as_array().into_iter().flatten().map(volume).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// The collector's container, which checks its configuration and ends.
+fn container(of: &Value) -> Value {
+    let mut container = of.clone();
+    if let Some(fields) = container.as_object_mut() {
+        fields.retain(|name, _| !["ports", "readinessProbe", "livenessProbe", "startupProbe", "lifecycle"].contains(&name.as_str()));
+    }
+    let args = of["args"].as_array().into_iter().flatten().cloned();
+    container["args"] = std::iter::once(json!("validate")).chain(args).collect();
+    // The collector's own words, without a right to read logs.
+    container["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    container
+}
+
+/// The volume, or an empty one in the place of what is the node's.
+fn volume(of: &Value) -> Value {
+    let is_the_pods = of.as_object().is_some_and(|fields| fields.keys().any(|kind| MOUNTED.contains(&kind.as_str())));
+    if is_the_pods { of.clone() } else { json!({ "name": of["name"], "emptyDir": {} }) }
+}
