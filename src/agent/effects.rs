@@ -86,10 +86,7 @@ async fn perform<H: Host>(host: &H, flight: &Flight, effect: &Effect) -> Event {
         }
         Effect::Put(index, side) => put(host, &flight.swaps[*index], *side).map_or_else(failed, |moved| Event::Put(*index, moved)),
         Effect::Kill(process) => host.kill(*process).map_or_else(failed, |()| Event::Killed),
-        Effect::Look { at, probe, pods } => {
-            host.sleep_until(*at).await;
-            look(host, flight, *probe, *pods).await.map_or_else(failed, Event::Looked)
-        }
+        Effect::Look { at, probe, pods } => look(host, flight, *at, *probe, *pods).await.map_or_else(failed, Event::Looked),
     }
 }
 
@@ -227,9 +224,20 @@ fn manifest(swap: &Swap, side: Side) -> File {
     File { bytes: swap.version(side).text.as_bytes().to_vec(), permissions: swap.permissions }
 }
 
-async fn look<H: Host>(host: &H, flight: &Flight, probe: bool, pods: Option<Side>) -> Result<View, host::Error> {
+async fn look<H: Host>(host: &H, flight: &Flight, at: u64, probe: bool, pods: Option<Side>) -> Result<View, host::Error> {
+    let mut started = Vec::new();
+    if flight.awaits_a_start() {
+        let programs: Vec<_> = flight.swaps.iter().map(|swap| swap.component.as_str()).collect();
+        started = host.starts_until(&programs, at).await?;
+    } else {
+        host.sleep_until(at).await;
+    }
     let seen = join_all(flight.swaps.iter().map(|swap| look_at(host, swap, probe, pods))).await;
-    let components = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut components = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
+    for (swap, seen) in flight.swaps.iter().zip(&mut components) {
+        let has_ended = |process: &&Process| seen.processes.iter().all(|other| other.id != process.id);
+        seen.brief = started.iter().filter(|process| process.is_of(swap.component.as_str())).filter(has_ended).cloned().collect();
+    }
     let kubelet = if probe { host.processes(KUBELET)?.last().map(|process| process.id) } else { None };
     Ok(View { components, kubelet })
 }
@@ -243,5 +251,5 @@ async fn look_at<H: Host>(host: &H, swap: &Swap, probe: bool, pods: Option<Side>
     }
     let pod = pods.and_then(|side| swap.version(side).pod.as_deref());
     let pod_lives = pod.and_then(|pod| host.pod_lives(pod).inspect_err(|e| tracing::warn!("{}", chain(e))).ok());
-    Ok(Seen { processes, silent, pod_lives })
+    Ok(Seen { processes, brief: Vec::new(), silent, pod_lives })
 }

@@ -110,6 +110,9 @@ impl Local {
     }
 }
 
+/// Milliseconds between two looks for a process that starts: a program that refuses a flag has ended 15 ms after its start (etcd 3.7).
+const START_SEEN_WITHIN: u64 = 5;
+
 impl Host for Local {
     fn list(&self, folder: Folder) -> Result<Vec<Entry>, Error> {
         let list = || -> io::Result<Vec<Entry>> {
@@ -184,6 +187,18 @@ impl Host for Local {
 
     fn processes(&self, program: &str) -> Result<Vec<Process>, Error> {
         process::find(&self.proc, program)
+    }
+
+    async fn starts_until(&self, programs: &[&str], moment: u64) -> Result<Vec<Process>, Error> {
+        let mut starts = process::Starts::new(&self.proc, since_boot())?;
+        loop {
+            let now = since_boot();
+            starts.look(programs)?;
+            if now >= moment {
+                return Ok(starts.seen());
+            }
+            tokio::time::sleep(Duration::from_millis(START_SEEN_WITHIN.min(moment - now))).await;
+        }
     }
 
     fn pod_lives(&self, pod: &str) -> Result<bool, Error> {

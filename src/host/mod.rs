@@ -103,6 +103,13 @@ pub struct Process {
     pub cpu: u64,
 }
 
+impl Process {
+    /// Whether its program (base name of `argv[0]`) is `program`.
+    pub fn is_of(&self, program: &str) -> bool {
+        self.argv.first().is_some_and(|path| path.rsplit('/').next() == Some(program))
+    }
+}
+
 /// What came of asking an HTTP endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -274,6 +281,16 @@ pub trait Host {
     fn sync(&self, folder: Folder) -> Result<(), Error>;
     /// The processes whose program (base name of `argv[0]`) is `program`.
     fn processes(&self, program: &str) -> Result<Vec<Process>, Error>;
+    /// The processes of `programs` that are seen between now and a moment given in milliseconds since boot, those too that have ended by then: a
+    /// program that refuses a flag lives for 20 ms. Looks every few milliseconds, so it is not for long waits. A host whose processes do not
+    /// come and go between two looks has none to tell of.
+    fn starts_until(&self, programs: &[&str], since_boot: u64) -> impl Future<Output = Result<Vec<Process>, Error>> {
+        async move {
+            let _ = programs;
+            self.sleep_until(since_boot).await;
+            Ok(Vec::new())
+        }
+    }
     /// Whether a process of this pod ([`Process::pod`]) is left: its containers', or the one that holds its namespaces.
     fn pod_lives(&self, pod: &str) -> Result<bool, Error>;
     /// Ends a process at once; it may have ended already.

@@ -2,6 +2,7 @@
 //!
 //! Needs the node's PID namespace and nothing more: `cmdline` and `stat` are readable by everybody. Why this proof and not another: docs/security.md.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -41,6 +42,49 @@ pub(super) fn of_user(proc: &Path, uid: u32, counts: impl Fn(&Path) -> bool) -> 
 fn effective_user(status: &[u8]) -> Option<u32> {
     let text = String::from_utf8_lossy(status);
     text.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Processes that start, and may end, while one looks. A container's program takes the place of the runtime's own in one process, some time after
+/// that was made: so each young process is read again and again, and an old one never.
+pub struct Starts<'a> {
+    proc: &'a Path,
+    old: BTreeSet<i32>,
+    seen: BTreeMap<ProcessId, Process>,
+}
+
+/// Milliseconds within which a container's process runs its program: half a second, and ten times that on a busy node.
+const YOUNG: u64 = 5_000;
+
+impl<'a> Starts<'a> {
+    /// From `now` (milliseconds since boot) on.
+    pub fn new(proc: &'a Path, now: u64) -> Result<Self, Error> {
+        let mut old = BTreeSet::new();
+        each(proc, |folder, pid| {
+            let started = times(&file(folder, "stat")?).map(|times| times.started);
+            if started.is_some_and(|started| now.saturating_sub(started) > YOUNG) {
+                old.insert(pid);
+            }
+            Ok(())
+        })?;
+        Ok(Self { proc, old, seen: BTreeMap::new() })
+    }
+
+    /// Looks once.
+    pub fn look(&mut self, programs: &[&str]) -> Result<(), Error> {
+        let (old, seen) = (&self.old, &mut self.seen);
+        each(self.proc, |folder, pid| {
+            if !old.contains(&pid) {
+                let started = programs.iter().find_map(|program| read(folder, pid, program).transpose()).transpose()?;
+                seen.extend(started.map(|process| (process.id, process)));
+            }
+            Ok(())
+        })
+    }
+
+    /// All that were seen, by PID.
+    pub fn seen(self) -> Vec<Process> {
+        self.seen.into_values().collect()
+    }
 }
 
 /// Whether a process of this pod is left. The sandbox's own (`pause`) is the last one to go.
@@ -94,14 +138,14 @@ fn file(folder: &Path, name: &str) -> Result<Vec<u8>, Unread> {
 }
 
 fn read(folder: &Path, pid: i32, program: &str) -> Result<Option<Process>, Unread> {
-    let argv = argv(&file(folder, "cmdline")?);
-    if argv.first().is_none_or(|a| a.rsplit('/').next() != Some(program)) {
+    let process = Process { argv: argv(&file(folder, "cmdline")?), ..Process::default() };
+    if !process.is_of(program) {
         return Ok(None);
     }
     let times = times(&file(folder, "stat")?).ok_or_else(|| (folder.join("stat"), io::Error::from(io::ErrorKind::InvalidData)))?;
     // where it cannot be read, a fixed wait takes the place of what it tells
     let pod = file(folder, "cgroup").ok().as_deref().and_then(pod_of);
-    Ok(Some(Process { id: ProcessId { pid, started: times.started }, argv, pod, cpu: times.cpu }))
+    Ok(Some(Process { id: ProcessId { pid, started: times.started }, pod, cpu: times.cpu, ..process }))
 }
 
 /// The pod's UID in the path of a control group: `…/pod<uid>/<container>` (driver cgroupfs) or `…-pod<uid>.slice/<container>.scope`
@@ -204,6 +248,26 @@ mod tests {
             cpu: (14 + 15) * tick,
         };
         assert_eq!(found, [process(11, 200, &["/usr/local/bin/etcd"]), process(10, 500, &["etcd", "--name=a b", "--empty=", ""])]);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_by_the_next_look_was_seen_to_start() {
+        let proc = tempfile::tempdir().unwrap();
+        let tick = 1000 / rustix::param::clock_ticks_per_second();
+        let at = |seconds: u64| seconds * 1000 / tick;
+        mk_process(proc.path(), "10", b"etcd\0--old\0", "etcd", at(1));
+        mk_process(proc.path(), "11", b"runc\0init\0", "runc", at(8));
+        let mut starts = Starts::new(proc.path(), 10_000).unwrap();
+        starts.look(&["etcd"]).unwrap();
+        // the runtime's process becomes the program's, and ends; another one comes with a number of its own
+        fs::write(proc.path().join("11/cmdline"), b"etcd\0--new\0").unwrap();
+        starts.look(&["etcd"]).unwrap();
+        fs::remove_dir_all(proc.path().join("11")).unwrap();
+        mk_process(proc.path(), "12", b"etcd\0--new\0", "etcd", at(11));
+        starts.look(&["etcd"]).unwrap();
+        let seen: Vec<_> = starts.seen().into_iter().map(|p| (p.id.pid, p.argv)).collect();
+        let argv = vec!["etcd".to_owned(), "--new".to_owned()];
+        assert_eq!(seen, [(11, argv.clone()), (12, argv)]);
     }
 
     #[test]

@@ -346,6 +346,7 @@ impl Node {
         let running = &self.processes[index(swap.component)];
         Seen {
             processes: self.process(swap.component).into_iter().collect(),
+            brief: Vec::new(),
             silent: Some(if self.serves(index(swap.component)) { Vec::new() } else { swap.probes.clone() }),
             pod_lives: pods.map(|side| running.as_ref() == Some(&swap.version(side).text)),
         }

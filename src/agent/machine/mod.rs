@@ -32,7 +32,7 @@ use crate::api::node_tracing::{Outcome, OutcomeResult};
 use crate::api::{Grant, Reason};
 use crate::host::Now;
 
-/// Time between two looks at the processes: one that exits at once lives a third of a second.
+/// Time between two looks at the processes. Those that live for less are seen by [`crate::host::Host::starts_until`].
 const LOOK_EVERY: u64 = 100;
 /// Time between two rounds of probes, and between two tries to put a file back.
 const PROBE_EVERY: u64 = 1_000;

@@ -242,6 +242,8 @@ pub struct View {
 pub struct Seen {
     /// The processes of its program.
     pub processes: Vec<Process>,
+    /// Those that were seen to start since the last look and have ended again. Looked for only while [`Flight::awaits_a_start`].
+    pub brief: Vec<Process>,
     /// The probes that were not answered; `None` when they were not made.
     pub silent: Option<Vec<Probe>>,
     /// Whether a process of the pod that was asked for is left; `None` when none was asked for, or the pod is not known.

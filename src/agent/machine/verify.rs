@@ -93,6 +93,11 @@ impl Verifying {
 }
 
 impl Flight {
+    /// Whether a new process has not been seen yet: it may start and end between two looks.
+    pub fn awaits_a_start(&self) -> bool {
+        matches!(&self.phase, Phase::Verifying(state) if state.watched.iter().any(|watched| !watched.appeared))
+    }
+
     pub(super) fn verifying(&mut self, mut state: Verifying, event: Event, now: &Now) -> Effect {
         state.watched.resize(self.swaps.len(), Watched::default());
         let standing = match event {
@@ -166,6 +171,9 @@ impl Flight {
                     _ => 0,
                 };
                 *watched = Watched { appeared: true, quick_exits: watched.quick_exits.saturating_add(exits), ..Watched::default() };
+            }
+            if seen.brief.iter().any(|p| p.argv == swap.after.argv && watched.process != Some(p.id)) {
+                *watched = Watched { appeared: true, quick_exits: QUICK_EXITS, ..Watched::default() };
             }
             if let Some(newest) = seen.processes.iter().filter(|p| p.argv == swap.after.argv).max_by_key(|p| p.id.started) {
                 watched.follow(newest, now);
