@@ -36,6 +36,9 @@
 //! | change what a node does with a grant | [`agent::machine`] (decides), `agent::effects` (carries out) | `tests/agent/` |
 //! | change what counts as drift, who made it, or when it is healed | [`agent::drift`] | `src/agent/drift/tests.rs`, `tests/agent/drift.rs` |
 //! | change what a person can do at the node without the cluster | [`agent::recall`] (the way back), [`agent::restore`] (the command), [`agent::originals`] (the README) | `tests/agent/restore.rs` |
+//! | change how a collector is tried before it replaces another | [`plan::collector_check`] | `tests/plans/collector-*.yaml` |
+//! | change what is asked of a Secret that an exporter names | [`plan::secret`] | its tests |
+//! | change what a node asks of the place that spans would go to | [`agent::receiver`] | `tests/agent/receiver.rs` |
 //! | change what the collector does | [`plan::collector`] | `tests/plans.rs` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
 //!

@@ -277,12 +277,7 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
         }
         Step::CollectorCheck(ends) => world.collector_check = *ends,
         Step::CollectorSays(words) => world.collector.words = world.nodes.keys().map(|node| (node.clone(), words.clone())).collect(),
-        Step::Secret(name, ends) => {
-            let keys = ends.map(|ends| {
-                ["ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), Content::Certificate { ends })).into_iter().collect()
-            });
-            world.secrets.insert(name.clone(), keys);
-        }
+        Step::Secret(name, ends) => secret(world, name, *ends),
         Step::NewLeader => world.term += 1,
         Step::Elsewhere(label) => world.elsewhere = platform(&BTreeMap::from([(label.clone(), String::new())]), "v1.31.4"),
         Step::KubeadmConfig(case) => {
@@ -301,6 +296,12 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
             out.push_str("100 turns wrote nothing\n");
         }
     }
+}
+
+/// A Secret is there, with a certificate that ends then; or is not there.
+fn secret(world: &mut World, name: &str, ends: Option<Timestamp>) {
+    let keys = |ends| ["ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), Content::Certificate { ends }));
+    world.secrets.insert(name.to_owned(), ends.map(|ends| keys(ends).into()));
 }
 
 fn platform(labels: &BTreeMap<String, String>, kubelet_version: &str) -> Option<Platform> {
@@ -447,6 +448,9 @@ enum Happening {
     Fails(usize, bool),
     Unhealthy(usize, bool),
     Canary(usize, Option<CanaryEnds>),
+    CollectorCheck(Option<CheckEnds>),
+    Exporter(bool),
+    Secret(bool),
     Kubelets,
     NotReady(usize, bool),
     Drift(usize),
@@ -485,6 +489,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => flag().prop_map(|(n, f)| Happening::Unhealthy(n, f)),
         1 => flag().prop_map(|(n, f)| Happening::NotReady(n, f)),
         1 => (node.clone(), canary_ends()).prop_map(|(n, ends)| Happening::Canary(n, ends)),
+        1 => check_ends().prop_map(Happening::CollectorCheck),
+        2 => any::<bool>().prop_map(Happening::Exporter),
+        1 => any::<bool>().prop_map(Happening::Secret),
         1 => node.clone().prop_map(Happening::Drift),
         1 => node.clone().prop_map(Happening::Replace),
         1 => node.clone().prop_map(Happening::Leave),
@@ -494,6 +501,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => Just(Happening::FallAsleep),
         2 => Just(Happening::WakeUp),
     ]
+}
+
+fn check_ends() -> impl Strategy<Value = Option<CheckEnds>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(CheckEnds::Refused)), 1 => Just(Some(CheckEnds::Never)), 1 => Just(Some(CheckEnds::Evicted))]
 }
 
 fn canary_ends() -> impl Strategy<Value = Option<CanaryEnds>> {
@@ -541,6 +552,13 @@ fn happen(world: &mut World, happening: &Happening) {
         Happening::Fails(n, on) => machine(world, *n, &|m| m.fails = on.then_some((OutcomeResult::RolledBack, Reason::HealthTimeout))),
         Happening::Unhealthy(n, on) => machine(world, *n, &|m| m.unhealthy = on.then_some(ComponentName::Etcd)),
         Happening::Canary(n, ends) => machine(world, *n, &|m| m.canary = *ends),
+        Happening::CollectorCheck(ends) => world.collector_check = *ends,
+        Happening::Exporter(on) => {
+            let tls = json!({ "certSecretRef": { "name": "client" } });
+            let exporter = json!({ "name": "tempo", "endpoint": "tempo:4317", "tls": tls });
+            world.edit(&json!({ "collector": { "exporters": if *on { vec![exporter] } else { Vec::new() } } }));
+        }
+        Happening::Secret(there) => secret(world, "client", there.then_some(Timestamp::MAX)),
         Happening::Kubelets => world.kubelets(),
         Happening::NotReady(n, on) => {
             if let Some(node) = world.nodes.get_mut(NODES[*n]) {
@@ -664,6 +682,8 @@ proptest! {
         }
         // Everything is mended, and a person edits the spec: what is asked for must come.
         world.collectors_start = true;
+        world.collector_check = None;
+        secret(&mut world, "client", Some(Timestamp::MAX));
         for (name, machine) in &mut world.machines {
             *machine = world::Machine { carries: machine.carries.clone(), ..world::Machine::default() };
             world.nodes.get_mut(name).unwrap().ready = true;

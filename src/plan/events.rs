@@ -67,7 +67,7 @@ pub fn canary_not_made(node: &str, cause: &impl std::fmt::Display) -> NewEvent {
 pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Vec<NewEvent> {
     let mut events = nodes_changed(old, new);
     events.extend(nodes_drifted(old, new));
-    events.extend(certificate_ends(old, new));
+    events.extend(secret_trouble(old, new));
     events.extend(condition_changed(old, new, node));
     events
 }
@@ -109,14 +109,16 @@ fn nodes_drifted(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Vec<
     new.nodes.iter().filter_map(event).collect()
 }
 
-/// A certificate that ends makes nothing wait, and would not be seen in Ready.
-fn certificate_ends(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Option<NewEvent> {
+/// What is wrong with a Secret of a collector that runs makes nothing wait, and would not be seen in Ready. Where it does, Stalled tells it.
+fn secret_trouble(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Option<NewEvent> {
     let told = |status: &ClusterTracingStatus| {
         let condition = status.conditions.iter().find(|c| c.type_ == ConditionType::CollectorAvailable.as_str())?;
-        let reason = [Reason::CertificateExpiring, Reason::CertificateExpired].into_iter().find(|r| r.as_str() == condition.reason)?;
+        let reasons = [Reason::SecretMissing, Reason::SecretInvalid, Reason::CertificateExpired, Reason::CertificateExpiring];
+        let reason = reasons.into_iter().find(|r| r.as_str() == condition.reason)?;
         Some((reason, condition.message.clone()))
     };
-    let (reason, note) = told(new).filter(|now| told(old).as_ref() != Some(now))?;
+    let stalled = new.conditions.iter().any(|c| c.type_ == ConditionType::Stalled.as_str());
+    let (reason, note) = told(new).filter(|now| !stalled && told(old).as_ref() != Some(now))?;
     Some(NewEvent { warning: true, reason, action: "Check", note, node: None })
 }
 
