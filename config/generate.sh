@@ -11,5 +11,5 @@ render() { # render TEMPLATE FILE
       sed -e '/^# Source: /d' -e '/app.kubernetes.io\/managed-by: Helm$/d' -e '/helm.sh\/chart: /d'
   } > "$2"
 }
-for part in agent controller; do render "$part" "config/manager/$part.yaml"; done
+for part in agent controller trace-store; do render "$part" "config/manager/$part.yaml"; done
 for part in agent collector controller; do render "$part-rbac" "config/rbac/$part.yaml"; done

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use api_server::ApiServer;
 use clustertracing::api::{ClusterTracing, NodeTracing, State};
 use clustertracing::component::kubeadm;
-use clustertracing::controller::{self, Category, Context, turn};
+use clustertracing::controller::{self, Category, Context, TraceStore, turn};
 use clustertracing::plan::validate::Installation;
 use clustertracing::plan::{canary, collector, collector_check};
 use clustertracing::runtime::lease::Leadership;
@@ -478,7 +478,7 @@ async fn the_running_controller_follows_its_watches_and_hands_over() {
     let installation = || Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
     let first = {
         let client = cluster.client.clone();
-        tokio::spawn(async move { controller::run(client, installation(), "first").await })
+        tokio::spawn(async move { controller::run(client, installation(), "first", &TraceStore::anywhere()).await })
     };
     let mut carries = BTreeMap::new();
     let mut follow = async |done: &(dyn Fn(Option<&ClusterTracing>) -> bool + Sync)| {
@@ -502,7 +502,7 @@ async fn the_running_controller_follows_its_watches_and_hands_over() {
     // The first one dies with the lease in its hand.
     first.abort();
     let client = cluster.client.clone();
-    let second = tokio::spawn(async move { controller::run(client, installation(), "second").await });
+    let second = tokio::spawn(async move { controller::run(client, installation(), "second", &TraceStore::anywhere()).await });
     let edit = json!({ "spec": { "samplingRatePerMillion": 5 } });
     cluster.resources().patch("cluster", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
     follow(&|r| is_ready(r) && r.is_some_and(|r| r.status.as_ref().is_some_and(|s| s.sampling_rate_per_million == Some(5)))).await;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clustertracing::api::State;
-use clustertracing::controller;
+use clustertracing::controller::{self, TraceStore};
 use clustertracing::plan::validate::Installation;
 use clustertracing::runtime::telemetry::{self, Telemetry};
 
@@ -23,14 +23,16 @@ struct Args {
     #[arg(long, env = "POD_NAME")]
     identity: String,
     #[command(flatten)]
+    trace_store: TraceStore,
+    #[command(flatten)]
     telemetry: Telemetry,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Args { namespace, collector_image, canary, identity, telemetry } = Args::parse();
+    let Args { namespace, collector_image, canary, identity, trace_store, telemetry } = Args::parse();
     let _running = telemetry::init(&telemetry, "clustertracing-controller", Some(&identity));
     let client = kube::Client::try_default().await?;
-    controller::run(client, Installation { namespace, collector_image, canary }, &identity).await?;
+    controller::run(client, Installation { namespace, collector_image, canary }, &identity, &trace_store).await?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod apply;
 mod error;
 mod observe;
+mod serve;
 mod update_status;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ use crate::runtime::lease::{Elector, Leadership};
 use crate::runtime::{shutdown, telemetry};
 
 pub use error::{Category, Error};
+pub use serve::TraceStore;
 
 /// Name of the Lease.
 pub const LEASE: &str = "clustertracing-controller";
@@ -101,7 +103,7 @@ impl Context {
 ///
 /// # Errors
 /// See [`Ended`].
-pub async fn run(client: Client, installation: Installation, identity: &str) -> Result<(), Ended> {
+pub async fn run(client: Client, installation: Installation, identity: &str, trace_store: &TraceStore) -> Result<(), Ended> {
     let mut elector = Elector::new(client.clone(), &installation.namespace, LEASE, identity);
     let stop = shutdown::requested();
     tokio::pin!(stop);
@@ -110,8 +112,11 @@ pub async fn run(client: Client, installation: Installation, identity: &str) -> 
         stopped = &mut stop => return stopped.map_err(Ended::Signals),
     };
     tracing::info!(identity, term, "leading");
-    let context = Arc::new(Context::new(client, installation, identity, elector.leadership(), term));
+    let store = Arc::new(trace_store.store());
+    let namespace = installation.namespace.clone();
+    let context = Arc::new(Context::new(client.clone(), installation, identity, elector.leadership(), term));
     let ended = tokio::select! {
+        never = serve::serve(client, &namespace, identity, trace_store, store) => match never {},
         () = watch(context) => Err(Ended::WatchesEnded),
         () = elector.keep() => Err(Ended::LostLease),
         stopped = &mut stop => stopped.map_err(Ended::Signals),

@@ -18,6 +18,8 @@ use super::{Instance, TraceId};
 /// Nanoseconds from which a span makes its trace a slow one, up to those of a request that is not slow but long by nature: kube-apiserver
 /// ends every other request after a minute (its default), and watches, logs and sessions after minutes to hours.
 const SLOW: Range<u64> = 1_000_000_000..65_000_000_000;
+/// Bytes of a trace's spans. Decoding them may take thirty times as much, which is for whoever reads the trace.
+const LARGEST_TRACE: u32 = 1024 * 1024;
 /// Instances that are remembered. A control plane has two on each node.
 const INSTANCES: usize = 256;
 /// Bytes of each of an instance's two names.
@@ -137,7 +139,7 @@ impl Memory {
             // Half of it, because a table that is fuller is doubled, instead of tidied up, when removed entries have used it up.
             most_traces: index.capacity() / 2,
             index,
-            largest_trace: u32::try_from((kept / 4).max(1) * SEGMENT).unwrap_or(u32::MAX),
+            largest_trace: u32::try_from((kept / 4).max(1) * SEGMENT).map_or(LARGEST_TRACE, |share| share.min(LARGEST_TRACE)),
             recent: Log::new(segments.saturating_sub(kept).max(1)),
             kept: Log::new(kept),
             kept_traces: 0,
