@@ -6,7 +6,7 @@ HELM_VERSION := 4.3.1
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/tools/bin/cargo-deny
 SCRIPTS := $(wildcard tests/*.sh tests/testbed/*.sh config/*.sh .ci/run)
-GENERATED := docs/reasons.md docs/versions.md docs/platforms.md crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
+GENERATED := docs/reasons.md docs/versions.md docs/platforms.md docs/redaction.md crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
 export TESTBED_CACHE := $(CACHE)
 
 .PHONY: help
@@ -73,6 +73,11 @@ programs: ## Build the programs of the test clusters into the cache (30 min once
 	@tests/testbed/build.sh etcd 3.5.24
 	@tests/testbed/build.sh jaeger 1.62.0
 	@tests/testbed/build.sh helm $(HELM_VERSION)
+
+.PHONY: collector
+collector: ## Rendered configurations on a real collector: it takes them, redacts, and waits for no trace store (10 s)
+	@tests/testbed/build.sh otelcol
+	CLUSTERTRACING_OTELCOL=$$(tests/testbed/build.sh path otelcol) cargo test --locked --test collector --test collector_runs
 
 .PHONY: generate verify-generated
 generate: ## Write the custom resource definitions, the chart's copies and config/ from their sources

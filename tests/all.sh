@@ -3,7 +3,7 @@
 # CHECKS="unit crds" tests/all.sh runs a choice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-read -ra checks <<< "${CHECKS:-fmt-check lint unit files programs verify-generated deny crds e2e}"
+read -ra checks <<< "${CHECKS:-fmt-check lint unit files programs collector verify-generated deny crds e2e}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 times=()

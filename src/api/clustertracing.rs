@@ -98,7 +98,9 @@ pub struct EtcdSpec {
     validation = Rule::new("self.mode == 'External' ? has(self.endpoint) : !has(self.endpoint)")
         .message("endpoint is required with mode External, and belongs to no other mode"),
     validation = Rule::new("self.mode != 'External' || !has(self.exporters) || self.exporters.size() == 0")
-        .message("exporters configure the operator's own collector: with mode External there is none")
+        .message("exporters configure the operator's own collector: with mode External there is none"),
+    validation = Rule::new("self.redaction == 'Default' || !has(self.redactionRules)")
+        .message("redactionRules are those of redaction Default: with redaction None there are none")
 )]
 pub struct CollectorSpec {
     /// Node (default): an OpenTelemetry Collector on each control-plane node, reached over the node's loopback.
@@ -129,10 +131,14 @@ pub struct CollectorSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub exporters: Vec<Exporter>,
-    /// Default: sensitive span attributes are removed before spans leave the node. None: they are kept.
-    /// A change restarts the collectors only.
+    /// Default: names of objects, keys of etcd, paths of requests and texts of errors are taken out of spans before they leave the node.
+    /// None: they are kept. A change restarts the collectors only.
     #[serde(default)]
     pub redaction: Redaction,
+    /// Single rules of redaction Default, to switch off what is not sensitive here. Default: all of them Enabled.
+    /// A change restarts the collectors only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction_rules: Option<RedactionRules>,
     /// The collector's image. Default: the one that the operator was installed with. A change restarts the collectors only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
@@ -150,6 +156,7 @@ impl Default for CollectorSpec {
             port: default_port(),
             exporters: Vec::new(),
             redaction: Redaction::Default,
+            redaction_rules: None,
             image: None,
             resources: None,
         }
@@ -166,7 +173,7 @@ pub enum CollectorMode {
     External,
 }
 
-/// Whether sensitive span attributes leave the node.
+/// Whether sensitive parts of spans leave the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Redaction {
     /// They are removed.
@@ -174,6 +181,25 @@ pub enum Redaction {
     Default,
     /// They are kept.
     None,
+}
+
+/// The rules of redaction Default, one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RedactionRules {
+    /// Enabled (default): keys of etcd are cut after the resource.
+    #[serde(default)]
+    pub etcd_keys: State,
+    /// Enabled (default): paths of requests become routes (`/api/v1/namespaces/{:namespace}/pods/{:name}/exec`), and queries, which hold the commands
+    /// of exec, are removed.
+    #[serde(default)]
+    pub request_paths: State,
+    /// Enabled (default): names of the objects that requests are about are removed.
+    #[serde(default)]
+    pub object_names: State,
+    /// Enabled (default): texts of errors, which quote names, are removed from the status of spans and from their events.
+    #[serde(default)]
+    pub error_messages: State,
 }
 
 /// A destination of the collector.
@@ -196,6 +222,9 @@ pub struct Exporter {
             .message("link-local addresses are not accepted: they reach cloud metadata services")
     )]
     pub endpoint: String,
+    /// gzip (default) or none: how requests are compressed. Some receivers take no compressed ones.
+    #[serde(default)]
+    pub compression: Compression,
     /// TLS to the destination. Default: on, with the public authorities of the collector's image.
     #[serde(default)]
     pub tls: ExporterTls,
@@ -216,10 +245,21 @@ pub enum ExporterProtocol {
     Http,
 }
 
+/// How requests are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// By gzip.
+    #[default]
+    Gzip,
+    /// Not at all.
+    None,
+}
+
 /// TLS to a destination.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.state == 'Enabled' || !(has(self.caSecretRef) || has(self.certSecretRef))")
+#[x_kube(validation = Rule::new("self.state == 'Enabled' || !(has(self.caSecretRef) || has(self.certSecretRef) || has(self.serverName))")
     .message("certificates are given, and TLS is Disabled"))]
 pub struct ExporterTls {
     /// Enabled (default), or Disabled for plain text.
@@ -231,6 +271,10 @@ pub struct ExporterTls {
     /// Secret of type kubernetes.io/tls in the operator's namespace, for mutual TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_secret_ref: Option<SecretRef>,
+    /// The name in the destination's certificate, where it is not the endpoint's host: a DNS name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), pattern("^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$"))]
+    pub server_name: Option<String>,
 }
 
 /// A Secret in the operator's namespace.

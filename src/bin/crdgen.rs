@@ -1,5 +1,5 @@
 //! Writes the custom resource definitions (`crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates), and the
-//! references for people (`docs/reasons.md`, `docs/versions.md`, `docs/platforms.md`).
+//! references for people (`docs/reasons.md`, `docs/versions.md`, `docs/platforms.md`, `docs/redaction.md`).
 //!
 //! `make generate` runs it, `make verify-generated` proves that nothing was edited by hand or forgotten.
 //! One argument may name another root folder than this package's.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clustertracing::api::{ClusterTracing, NodeTracing, condition};
 use clustertracing::component;
+use clustertracing::plan::collector::redaction;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -26,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     write(&root.join("docs/reasons.md"), &condition::reference())?;
     write(&root.join("docs/versions.md"), &component::reference())?;
+    write(&root.join("docs/redaction.md"), &redaction::reference())?;
     write(&root.join("docs/platforms.md"), &component::owner::platforms())?;
     Ok(())
 }

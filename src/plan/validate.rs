@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::jiff::SignedDuration;
+use strum::IntoEnumIterator;
 
-use super::collector;
-use crate::api::clustertracing::{ExporterHeader, Redaction, RolloutSpec, SecretRef, SingleNodeDowntime};
+use super::collector::{self, redaction::Rule};
+use crate::api::clustertracing::{Compression, ExporterHeader, Redaction, RolloutSpec, SecretRef, SingleNodeDowntime};
 use crate::api::node_tracing::{ComponentSettings, ReceiverKind};
 use crate::api::{self, ClusterTracing, CollectorMode, ExporterProtocol, NodeSettings, RolloutMode, State, Target};
 
@@ -81,8 +82,8 @@ pub struct Collector {
     pub port: u16,
     /// Where spans are sent on to.
     pub exporters: Vec<Exporter>,
-    /// Whether sensitive attributes are removed.
-    pub redaction: Redaction,
+    /// What is taken out of spans.
+    pub redaction: Vec<Rule>,
     /// The image.
     pub image: String,
     /// The container's resources, where the resource names them.
@@ -98,6 +99,8 @@ pub struct Exporter {
     pub protocol: ExporterProtocol,
     /// Destination.
     pub endpoint: Endpoint,
+    /// How requests are compressed.
+    pub compression: Compression,
     /// TLS; `None` is plain text.
     pub tls: Option<ExporterTls>,
     /// Request headers: name, and where the value is.
@@ -111,6 +114,8 @@ pub struct ExporterTls {
     pub ca_secret: Option<String>,
     /// Secret with `tls.crt` and `tls.key`.
     pub cert_secret: Option<String>,
+    /// The name in the destination's certificate, where it is not the endpoint's host.
+    pub server_name: Option<String>,
 }
 
 /// How nodes are changed.
@@ -316,10 +321,29 @@ fn collector(spec: &api::CollectorSpec, installation: &Installation) -> Result<C
         // In range: checked above.
         port: u16::try_from(port).unwrap_or(4317),
         exporters,
-        redaction: spec.redaction,
+        redaction: redaction(spec)?,
         image: image.clone(),
         resources: spec.resources.clone(),
     })
+}
+
+fn redaction(spec: &api::CollectorSpec) -> Result<Vec<Rule>, Invalid> {
+    match (spec.redaction, spec.redaction_rules) {
+        (Redaction::None, None) => Ok(Vec::new()),
+        (Redaction::None, Some(_)) => {
+            Err(Invalid::new("collector.redactionRules", "are those of redaction Default: with None there are none"))
+        }
+        (Redaction::Default, rules) => {
+            let rules = rules.unwrap_or_default();
+            let state = |rule: &Rule| match rule {
+                Rule::EtcdKeys => rules.etcd_keys,
+                Rule::RequestPaths => rules.request_paths,
+                Rule::ObjectNames => rules.object_names,
+                Rule::ErrorMessages => rules.error_messages,
+            };
+            Ok(Rule::iter().filter(|rule| state(rule) == State::Enabled).collect())
+        }
+    }
 }
 
 fn exporter(field: &str, spec: &api::Exporter) -> Result<Exporter, Invalid> {
@@ -335,6 +359,7 @@ fn exporter(field: &str, spec: &api::Exporter) -> Result<Exporter, Invalid> {
         State::Enabled => Some(ExporterTls {
             ca_secret: secret(&format!("{field}.tls.caSecretRef.name"), spec.tls.ca_secret_ref.as_ref())?,
             cert_secret: secret(&format!("{field}.tls.certSecretRef.name"), spec.tls.cert_secret_ref.as_ref())?,
+            server_name: server_name(&format!("{field}.tls.serverName"), spec.tls.server_name.as_ref())?,
         }),
     };
     if spec.headers.len() > 16 {
@@ -358,9 +383,18 @@ fn exporter(field: &str, spec: &api::Exporter) -> Result<Exporter, Invalid> {
         name: spec.name.clone(),
         protocol: spec.protocol,
         endpoint: endpoint(&format!("{field}.endpoint"), &spec.endpoint)?,
+        compression: spec.compression,
         tls,
         headers: spec.headers.clone(),
     })
+}
+
+fn server_name(field: &str, name: Option<&String>) -> Result<Option<String>, Invalid> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    match name {
+        Some(name) if name.is_empty() || name.len() > 253 || !name.chars().all(plain) => Err(Invalid::new(field, "is not a DNS name")),
+        name => Ok(name.cloned()),
+    }
 }
 
 fn secret(field: &str, secret: Option<&SecretRef>) -> Result<Option<String>, Invalid> {
@@ -463,6 +497,7 @@ mod tests {
             ("collector: {mode: External, endpoint: '${env:HOME}:4317'}", "collector.endpoint"),
             ("collector: {mode: External, endpoint: '$(HOST):4317'}", "collector.endpoint"),
             ("collector: {mode: External, endpoint: '[::1:4317'}", "collector.endpoint"),
+            ("collector: {redaction: None, redactionRules: {}}", "collector.redactionRules"),
             ("collector: {image: 'a b'}", "collector.image"),
             ("collector: {image: ''}", "collector.image"),
             ("collector: {exporters: [{name: 'A', endpoint: 'a:1'}]}", "collector.exporters[0].name"),
@@ -472,6 +507,10 @@ mod tests {
             (
                 "collector: {exporters: [{name: a, endpoint: 'a:1', tls: {caSecretRef: {name: '../x'}}}]}",
                 "collector.exporters[0].tls.caSecretRef.name",
+            ),
+            (
+                "collector: {exporters: [{name: a, endpoint: 'a:1', tls: {serverName: '${env:HOME}'}}]}",
+                "collector.exporters[0].tls.serverName",
             ),
             (
                 "collector: {exporters: [{name: a, endpoint: 'a:1', headers: [{name: 'X: y', secretKeyRef: {name: s, key: k}}]}]}",

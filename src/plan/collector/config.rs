@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::dialect::Dialect;
 use super::{STORE, STORE_PORT, redaction};
-use crate::api::clustertracing::Redaction;
+use crate::api::clustertracing::Compression;
 use crate::api::{COLLECTOR_HEALTH_PORT, COLLECTOR_METRICS_PORT, ExporterProtocol};
 use crate::plan::validate::{Collector, Exporter, ExporterTls, Validated};
 
@@ -32,8 +32,8 @@ fn config(v: &Validated, collector: &Collector) -> Value {
     let dialect = Dialect::of(&collector.image);
     // First in line: at its limit it refuses spans instead of letting the container be killed.
     let mut received: Components = vec![("memory_limiter".into(), memory_limiter(collector))];
-    if collector.redaction == Redaction::Default {
-        received.push(("attributes/redact".into(), redaction::processor()));
+    if !collector.redaction.is_empty() {
+        received.push(("transform/redact".into(), redaction::processor(&collector.redaction)));
     }
     // This processor tells nobody that a queue behind it is full, and here that is what it is for: an error would go back through the receiver
     // to kube-apiserver, which would send the same spans, to the user's exporters too, once more.
@@ -135,7 +135,10 @@ fn exporter(dialect: Dialect, index: usize, exporter: &Exporter) -> Value {
         None => {
             tls.insert("insecure".into(), true.into());
         }
-        Some(ExporterTls { ca_secret, cert_secret }) => {
+        Some(ExporterTls { ca_secret, cert_secret, server_name }) => {
+            if let Some(name) = server_name {
+                tls.insert("server_name_override".into(), name.as_str().into());
+            }
             if ca_secret.is_some() {
                 tls.insert("ca_file".into(), format!("{}/ca.crt", tls_dir(exporter, "ca")).into());
             }
@@ -161,6 +164,9 @@ fn exporter(dialect: Dialect, index: usize, exporter: &Exporter) -> Value {
         "sending_queue": queue,
         "retry_on_failure": { "enabled": true, "max_elapsed_time": "300s" },
     });
+    if exporter.compression == Compression::None {
+        config["compression"] = "none".into();
+    }
     if !exporter.headers.is_empty() {
         let headers =
             exporter.headers.iter().enumerate().map(|(j, h)| (h.name.clone(), format!("${{env:{}}}", header_env(index, j)).into()));

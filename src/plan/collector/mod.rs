@@ -10,7 +10,7 @@
 mod config;
 mod dialect;
 mod objects;
-mod redaction;
+pub mod redaction;
 
 use std::collections::BTreeSet;
 

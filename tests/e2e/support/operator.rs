@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clustertracing::api::clustertracing::{ExporterTls, SecretRef};
+use clustertracing::api::clustertracing::{Compression, ExporterTls, SecretRef};
 use clustertracing::api::{ClusterTracing, ConditionType, Exporter, ExporterProtocol, NodeTracing, Reason, SINGLETON, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -33,6 +33,7 @@ pub(crate) fn sample() -> ClusterTracing {
         name: "jaeger".to_owned(),
         protocol: ExporterProtocol::Grpc,
         endpoint: jaeger::otlp_endpoint(),
+        compression: Compression::default(),
         tls: ExporterTls { ca_secret_ref: secret(tls::CA_SECRET), cert_secret_ref: secret(tls::CLIENT_SECRET), ..ExporterTls::default() },
         headers: Vec::new(),
     }];
