@@ -39,6 +39,7 @@
 //! | change how a collector is tried before it replaces another | [`plan::collector_check`] | `tests/plans/collector-*.yaml` |
 //! | change what is asked of a Secret that an exporter names | [`plan::secret`] | its tests |
 //! | change what a node asks of the place that spans would go to | [`agent::receiver`] | `tests/agent/receiver.rs` |
+//! | change when spans are said to flow, or what is told if they do not | [`plan::flow`] | `tests/flow/` |
 //! | change what the collector does | [`plan::collector`] | `tests/collector/`, `tests/collector_runs.rs` |
 //! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs.rs` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |

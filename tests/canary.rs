@@ -42,8 +42,12 @@ fn tried(component: ComponentName, version: &str) -> Trial {
 fn validated() -> Validated {
     let mut resource = ClusterTracing::new("cluster", serde_json::from_value(json!({})).unwrap());
     resource.metadata.uid = Some("uid-of-the-resource".into());
-    let installation =
-        Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
+    let installation = Installation {
+        namespace: "clustertracing".into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: State::Enabled,
+        probe: State::Enabled,
+    };
     validate(&resource, &installation).unwrap()
 }
 

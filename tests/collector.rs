@@ -28,8 +28,12 @@ fn cases() -> Vec<PathBuf> {
 fn validated(collector: &Value) -> Validated {
     let mut resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": collector })).unwrap());
     resource.metadata.uid = Some("uid-of-the-resource".into());
-    let installation =
-        Installation { namespace: "clustertracing".into(), collector_image: "otelcol-k8s:0.155.0".into(), canary: State::Disabled };
+    let installation = Installation {
+        namespace: "clustertracing".into(),
+        collector_image: "otelcol-k8s:0.155.0".into(),
+        canary: State::Disabled,
+        probe: State::Enabled,
+    };
     validate(&resource, &installation).unwrap()
 }
 
@@ -84,6 +88,7 @@ fn what_the_api_server_stores_is_recognised_and_what_somebody_changed_is_not() {
     stored["spec"]["updateStrategy"] = json!({ "type": "RollingUpdate" });
     stored["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = json!("536870912");
     let observed = |stored: &Value, config_map: &str| ObservedCollector {
+        applied: None,
         daemon_set: serde_json::from_value(stored.clone()).unwrap(),
         config_maps: [config_map.to_owned()].into(),
         ready: [("cp-1".to_owned(), objects.revision.clone()), ("cp-2".to_owned(), "another".to_owned())].into(),

@@ -85,8 +85,12 @@ impl Collector {
         spec["exporters"] =
             json!([{ "name": "user", "endpoint": user.to_string(), "compression": "none", "tls": { "state": "Disabled" } }]);
         let resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": spec })).unwrap());
-        let installation =
-            Installation { namespace: "clustertracing".into(), collector_image: "otelcol-k8s:0.155.0".into(), canary: State::Disabled };
+        let installation = Installation {
+            namespace: "clustertracing".into(),
+            collector_image: "otelcol-k8s:0.155.0".into(),
+            canary: State::Disabled,
+            probe: State::Enabled,
+        };
         let v = validate(&resource, &installation).unwrap();
         let objects = collector::render(&v, v.wanted_collector().unwrap());
         let config = objects.config_map["data"]["collector.yaml"].as_str().unwrap();

@@ -110,7 +110,12 @@ impl Server {
 }
 
 fn installation() -> Installation {
-    Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Disabled }
+    Installation {
+        namespace: "clustertracing".into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: State::Disabled,
+        probe: State::Enabled,
+    }
 }
 
 fn now() -> Timestamp {

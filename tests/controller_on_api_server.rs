@@ -259,7 +259,12 @@ impl Cluster {
 }
 
 fn context(client: &Client, term: &str) -> Context {
-    let installation = Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
+    let installation = Installation {
+        namespace: NAMESPACE.into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: State::Enabled,
+        probe: State::Enabled,
+    };
     Context::new(client.clone(), installation, "controller-0", Leadership::assumed(), term.into())
 }
 
@@ -475,10 +480,15 @@ async fn two_controllers_at_once_never_grant_two_nodes() {
 async fn the_running_controller_follows_its_watches_and_hands_over() {
     let server = ApiServer::start("1.36.3", "3.6.16").await;
     let cluster = Cluster::new(server.client()).await;
-    let installation = || Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
+    let installation = || Installation {
+        namespace: NAMESPACE.into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: State::Enabled,
+        probe: State::Enabled,
+    };
     let first = {
-        let client = cluster.client.clone();
-        tokio::spawn(async move { controller::run(client, installation(), "first", &TraceStore::anywhere()).await })
+        let config = server.config();
+        tokio::spawn(async move { controller::run(config, installation(), "first", &TraceStore::anywhere()).await })
     };
     let mut carries = BTreeMap::new();
     let mut follow = async |done: &(dyn Fn(Option<&ClusterTracing>) -> bool + Sync)| {
@@ -501,8 +511,8 @@ async fn the_running_controller_follows_its_watches_and_hands_over() {
 
     // The first one dies with the lease in its hand.
     first.abort();
-    let client = cluster.client.clone();
-    let second = tokio::spawn(async move { controller::run(client, installation(), "second", &TraceStore::anywhere()).await });
+    let config = server.config();
+    let second = tokio::spawn(async move { controller::run(config, installation(), "second", &TraceStore::anywhere()).await });
     let edit = json!({ "spec": { "samplingRatePerMillion": 5 } });
     cluster.resources().patch("cluster", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
     follow(&|r| is_ready(r) && r.is_some_and(|r| r.status.as_ref().is_some_and(|s| s.sampling_rate_per_million == Some(5)))).await;

@@ -79,10 +79,15 @@ async fn leads_and_is_read(kubernetes: &str, etcd: &str) {
     let [grpc, api] = [grpc, api].map(|listener| listener.local_addr().expect("a bound port").port().to_string());
     let args = ["", "--pod-ip", &ip.to_string(), "--pod-uid", &uid, "--trace-store-grpc-port", &grpc, "--trace-store-http-port", &api];
     let trace_store = Args::parse_from(args).trace_store;
-    let installation = Installation { namespace: NAMESPACE.into(), collector_image: "otelcol:0.155.0".into(), canary: State::Disabled };
+    let installation = Installation {
+        namespace: NAMESPACE.into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: State::Disabled,
+        probe: State::Disabled,
+    };
     let leader = tokio::spawn({
-        let client = client.clone();
-        async move { controller::run(client, installation, "controller-0", &trace_store).await }
+        let config = server.config();
+        async move { controller::run(config, installation, "controller-0", &trace_store).await }
     });
 
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);

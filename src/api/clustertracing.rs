@@ -50,6 +50,9 @@ pub struct ClusterTracingSpec {
     /// Where spans are received, and where they are sent on to.
     #[serde(default)]
     pub collector: CollectorSpec,
+    /// How it is proved that spans flow.
+    #[serde(default)]
+    pub probe: ProbeSpec,
     /// How nodes are changed.
     #[serde(default)]
     pub rollout: RolloutSpec,
@@ -63,6 +66,17 @@ pub enum State {
     Enabled,
     /// Off.
     Disabled,
+}
+
+/// The probe that proves that spans flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeSpec {
+    /// Enabled (default): every 15 seconds the controller sends one small request of its own to each API server, traced whatever the sampling
+    /// rate is, and looks whether its spans arrive. Needs Kubernetes 1.33 or later, and a client certificate that the controller has the cluster
+    /// sign once an hour. Disabled: condition SpansFlowing depends on the sampling rate, and is Unknown for longer. A change restarts nothing.
+    #[serde(default)]
+    pub state: State,
 }
 
 /// Tracing of kube-apiserver.
@@ -470,6 +484,44 @@ pub struct NodeComponentStatus {
     pub tracing: super::node_tracing::TracingFound,
     /// Whether it answers its own probes on its node.
     pub healthy: bool,
+    /// Whether its spans arrive. Absent where it is not traced by ClusterTracing, or sends to an endpoint that somebody else runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spans: Option<ComponentSpans>,
+}
+
+/// Whether the spans of a node's component arrive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentSpans {
+    /// Flowing, Broken or Unknown.
+    pub state: SpanFlow,
+    /// Why: at which hop they end, or what is waited for.
+    pub reason: super::Reason,
+    /// Since when, as the controller that leads has seen it.
+    pub since: Time,
+}
+
+/// Whether spans arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr, strum::EnumIter)]
+pub enum SpanFlow {
+    /// They do.
+    Flowing,
+    /// They do not, and should.
+    Broken,
+    /// It cannot be told, or not yet.
+    Unknown,
+}
+
+/// How many spans get lost, compared with the 1 % that KEP-647 allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SpanLoss {
+    /// Less than 1 %, beyond chance.
+    Within,
+    /// More than 1 %, beyond chance.
+    Exceeded,
+    /// Too few spans were seen to tell.
+    #[default]
+    Unknown,
 }
 
 /// The collector.
@@ -481,6 +533,13 @@ pub struct CollectorStatus {
     /// Nodes whose collector is Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_nodes: Option<i32>,
+    /// Whether less than 1 % of the spans of the last 10 minutes got lost between the collectors' receivers and the back end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_loss: Option<SpanLoss>,
+    /// How many of a million spans of the last 10 minutes got lost, rounded to one digit. It stands until it is certainly another.
+    /// The exact figure and its interval are metrics of the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_loss_per_million: Option<i32>,
 }
 
 fn default_sampling_rate() -> i32 {

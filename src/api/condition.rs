@@ -199,6 +199,26 @@ pub enum Reason {
     UpgradeWouldFail,
 
     // --- proof
+    /// Spans of every instance arrive, and are sent on.
+    SpansFlowing,
+    /// Spans of every instance arrive at the operator's trace store, and go nowhere else, because no exporter is configured.
+    StoreOnly,
+    /// A node's collector runs and has no spans of an instance, though there should be: API server or etcd → collector.
+    NoSpansReceived,
+    /// Neither spans nor counters of a node's collector arrive: it does not run, or does not reach the operator.
+    CollectorSilent,
+    /// A node's collector refuses spans, as it does at its memory limit.
+    CollectorRefusing,
+    /// A collector has spans and a back end does not get them: collector → back end.
+    ExporterFailing,
+    /// Whether spans arrive cannot be told yet; the message says within which time it can.
+    WaitingForSpans,
+    /// Nothing is sampled at this rate, and no probe is possible or wanted: whether spans arrive cannot be told.
+    NotSampled,
+    /// Nothing is sampled at this rate but the operator's own probe, and that cannot be sent; the message has the cause.
+    ProbeOff,
+    /// An API server has no identity Lease that may be read, so that its spans cannot be told from others.
+    IdentityUnknown,
     /// Not measured by this version.
     NotMeasured,
 }

@@ -16,8 +16,8 @@ pub mod node_tracing;
 pub mod telemetry;
 
 pub use clustertracing::{
-    ClusterTracing, ClusterTracingSpec, ClusterTracingStatus, CollectorMode, CollectorSpec, Exporter, ExporterProtocol, RolloutMode,
-    RolloutSpec, State,
+    ClusterTracing, ClusterTracingSpec, ClusterTracingStatus, CollectorMode, CollectorSpec, Exporter, ExporterProtocol, ProbeSpec,
+    RolloutMode, RolloutSpec, State,
 };
 pub use condition::{ConditionType, Reason};
 pub use drift::{Deviation, Drift, DriftCause};

@@ -19,6 +19,9 @@ struct Args {
     /// Enabled: what a node would be given is tried there first, in a pod that is thrown away. Disabled is for clusters whose policies forbid that pod.
     #[arg(long, env = "CANARY", default_value = "Enabled")]
     canary: State,
+    /// Enabled: a request of the controller's own proves that spans flow, unless the resource says otherwise. Disabled: none is sent, and no certificate asked for.
+    #[arg(long, env = "PROBE", default_value = "Enabled")]
+    probe: State,
     /// Name of this process among candidates for leadership.
     #[arg(long, env = "POD_NAME")]
     identity: String,
@@ -30,9 +33,9 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Args { namespace, collector_image, canary, identity, trace_store, telemetry } = Args::parse();
+    let Args { namespace, collector_image, canary, probe, identity, trace_store, telemetry } = Args::parse();
     let _running = telemetry::init(&telemetry, "clustertracing-controller", Some(&identity));
-    let client = kube::Client::try_default().await?;
-    controller::run(client, Installation { namespace, collector_image, canary }, &identity, &trace_store).await?;
+    let config = kube::Config::infer().await?;
+    controller::run(config, Installation { namespace, collector_image, canary, probe }, &identity, &trace_store).await?;
     Ok(())
 }

@@ -19,6 +19,7 @@ mod obstacle;
 pub mod owner;
 mod reference;
 mod settings;
+pub mod spans;
 pub mod upgrade;
 mod version;
 

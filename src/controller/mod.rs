@@ -5,7 +5,9 @@
 
 mod apply;
 mod error;
+mod flow;
 mod observe;
+pub mod probe;
 mod serve;
 mod update_status;
 
@@ -18,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::channel::mpsc;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -34,6 +37,7 @@ use tracing::{Instrument, Span, info_span};
 
 use crate::api::{self, ClusterTracing, FIELD_MANAGER_CONTROLLER, NodeTracing};
 use crate::plan::events;
+use crate::plan::flow::Expected;
 use crate::plan::observed::ObservedNode;
 use crate::plan::status::{invalid_status, status};
 use crate::plan::validate::{Goal, Installation, validate};
@@ -41,6 +45,8 @@ use crate::plan::{canary, collector, collector_check, plan};
 use crate::runtime::backoff::{AtOnce, Doubling};
 use crate::runtime::lease::{Elector, Leadership};
 use crate::runtime::{shutdown, telemetry};
+
+use flow::Told;
 
 pub use error::{Category, Error};
 pub use serve::TraceStore;
@@ -62,6 +68,7 @@ pub struct Context {
     leadership: Leadership,
     term: String,
     failures: AtomicU32,
+    told: Told,
 }
 
 /// Why the controller ended.
@@ -73,6 +80,9 @@ pub enum Ended {
     /// Every watch ended, which they do not.
     #[error("the watches ended")]
     WatchesEnded,
+    /// The configuration of the connection to the API server cannot be used.
+    #[error("make a client of the API server")]
+    Client(#[source] Box<kube::Error>),
     /// No signal handlers.
     #[error("install the signal handlers")]
     Signals(#[source] std::io::Error),
@@ -83,7 +93,12 @@ impl Context {
     pub fn new(client: Client, installation: Installation, identity: &str, leadership: Leadership, term: String) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER_CONTROLLER.into(), instance: Some(identity.into()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder, installation, leadership, term, failures: AtomicU32::new(0) }
+        Self { client, recorder, installation, leadership, term, failures: AtomicU32::new(0), told: Told::new() }
+    }
+
+    /// Whether spans flow, and how many get lost, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.told.metrics()
     }
 
     fn cluster_tracings(&self) -> Api<ClusterTracing> {
@@ -103,7 +118,8 @@ impl Context {
 ///
 /// # Errors
 /// See [`Ended`].
-pub async fn run(client: Client, installation: Installation, identity: &str, trace_store: &TraceStore) -> Result<(), Ended> {
+pub async fn run(config: kube::Config, installation: Installation, identity: &str, trace_store: &TraceStore) -> Result<(), Ended> {
+    let client = Client::try_from(config.clone()).map_err(|source| Ended::Client(Box::new(source)))?;
     let mut elector = Elector::new(client.clone(), &installation.namespace, LEASE, identity);
     let stop = shutdown::requested();
     tokio::pin!(stop);
@@ -115,9 +131,13 @@ pub async fn run(client: Client, installation: Installation, identity: &str, tra
     let store = Arc::new(trace_store.store());
     let namespace = installation.namespace.clone();
     let context = Arc::new(Context::new(client.clone(), installation, identity, elector.leadership(), term));
+    let (changed, turns) = mpsc::channel(1);
+    let metrics = context.clone();
+    let metrics = Arc::new(move || metrics.metrics());
     let ended = tokio::select! {
-        never = serve::serve(client, &namespace, identity, trace_store, store) => match never {},
-        () = watch(context) => Err(Ended::WatchesEnded),
+        never = serve::serve(client, &namespace, identity, trace_store, store.clone(), metrics) => match never {},
+        () = Box::pin(flow::run(context.clone(), store, config, changed)) => Err(Ended::WatchesEnded),
+        () = watch(context, turns) => Err(Ended::WatchesEnded),
         () = elector.keep() => Err(Ended::LostLease),
         stopped = &mut stop => stopped.map_err(Ended::Signals),
     };
@@ -131,7 +151,7 @@ pub async fn run(client: Client, installation: Installation, identity: &str, tra
 const WATCH_SECONDS: u32 = 60;
 
 /// Turns whenever something relevant changes. Watches resume by themselves when the API server is back.
-async fn watch(context: Arc<Context>) {
+async fn watch(context: Arc<Context>, turns: mpsc::Receiver<()>) {
     let everything = || watcher::Config::default().timeout(WATCH_SECONDS);
     let (reader, writer) = reflector::store();
     // Not the status: that is written here, and would be answered for ever.
@@ -156,6 +176,7 @@ async fn watch(context: Arc<Context>) {
     Controller::for_stream(resources, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(1))
         .trigger_backoff(AtOnce)
+        .reconcile_all_on(turns)
         .owns_stream(daemon_sets)
         .owns_stream(canaries)
         .owns_stream(checks)
@@ -172,9 +193,9 @@ async fn watch(context: Arc<Context>) {
 
 /// What of a Node matters here. Its heartbeats do not.
 fn node_facts(node: &Node) -> u64 {
-    let ObservedNode { uid, ready, labels, platform } = node.into();
+    let ObservedNode { uid, ready, labels, platform, addresses } = node.into();
     let mut hasher = DefaultHasher::new();
-    (uid, ready, labels, platform.map(|platform| platform.name), node.name_any()).hash(&mut hasher);
+    (uid, ready, labels, platform.map(|platform| platform.name), addresses, node.name_any()).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -202,7 +223,10 @@ async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, 
 /// # Errors
 /// When the API server cannot be read or written; what was written stays, and the next turn goes on from there.
 pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
-    let Some(seen) = observe::observe(ctx).instrument(info_span!("observe")).await? else { return Ok(Action::await_change()) };
+    let Some(seen) = observe::observe(ctx).instrument(info_span!("observe")).await? else {
+        ctx.told.expect(None);
+        return Ok(Action::await_change());
+    };
     let validated = match validate(&seen.resource, &ctx.installation) {
         Ok(validated) => validated,
         Err(invalid) => {
@@ -218,6 +242,7 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
         return Ok(Action::await_change());
     }
     let plan = info_span!("plan").in_scope(|| plan(&validated, &seen.observed, now));
+    ctx.told.expect(Some(Expected::new(&validated, &seen.observed, &plan)));
     update_status::publish(ctx, &seen, events::before_apply(&plan)).await;
     let applied = apply::apply(ctx, &seen, &plan).instrument(info_span!("apply")).await;
     if let Err(Error::Canary { node, source }) = &applied {

@@ -66,6 +66,7 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
         kubeadm_config,
         collector_checks: checks.iter().map(Into::into).collect(),
         secrets,
+        flow: ctx.told.flow(),
         ..Observed::new(&ctx.term, &nodes, &node_tracings, collector, &canaries, resource.status.clone().unwrap_or_default())
     };
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();

@@ -56,10 +56,14 @@ fn client(turns: mpsc::UnboundedSender<Instant>) -> Client {
 async fn a_watch_that_fails_again_and_again_does_not_silence_the_others() {
     let start = Instant::now();
     let (sender, mut turns) = mpsc::unbounded_channel();
-    let installation =
-        Installation { namespace: "clustertracing-system".into(), collector_image: "otelcol:0.155.0".into(), canary: api::State::Enabled };
+    let installation = Installation {
+        namespace: "clustertracing-system".into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: api::State::Enabled,
+        probe: api::State::Enabled,
+    };
     let context = Context::new(client(sender), installation, "controller-0", Leadership::assumed(), "term".into());
-    let running = tokio::spawn(watch(Arc::new(context)));
+    let running = tokio::spawn(watch(Arc::new(context), futures::channel::mpsc::channel(1).1));
     let heard = loop {
         let at = turns.recv().await.unwrap();
         if at >= start + CHANGED {

@@ -68,6 +68,7 @@ pub fn transitions(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node:
     let mut events = nodes_changed(old, new);
     events.extend(nodes_drifted(old, new));
     events.extend(secret_trouble(old, new));
+    events.extend(spans_changed(old, new));
     events.extend(condition_changed(old, new, node));
     events
 }
@@ -120,6 +121,23 @@ fn secret_trouble(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Opt
     let stalled = new.conditions.iter().any(|c| c.type_ == ConditionType::Stalled.as_str());
     let (reason, note) = told(new).filter(|now| !stalled && told(old).as_ref() != Some(now))?;
     Some(NewEvent { warning: true, reason, action: "Check", note, node: None })
+}
+
+/// A break of spans, another place where they end, and that they flow, at first or again.
+fn spans_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Option<NewEvent> {
+    let of = |status: &ClusterTracingStatus| status.conditions.iter().find(|c| c.type_ == ConditionType::SpansFlowing.as_str()).cloned();
+    let is_broken = |status: &str, reason: &str| status == "False" && reason != Reason::Disabled.as_str();
+    let now = of(new)?;
+    let before = of(old);
+    let was_broken = before.as_ref().is_some_and(|c| is_broken(&c.status, &c.reason));
+    let warning = is_broken(&now.status, &now.reason);
+    let news = match &before {
+        Some(before) if warning => !was_broken || before.reason != now.reason,
+        Some(before) => now.status == "True" && before.status != "True",
+        None => warning,
+    };
+    let reason = <Reason as strum::IntoEnumIterator>::iter().find(|r| r.as_str() == now.reason)?;
+    news.then_some(NewEvent { warning, reason, action: "Prove", note: now.message, node: None })
 }
 
 fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, node: Option<&str>) -> Option<NewEvent> {

@@ -10,6 +10,7 @@ pub mod canary;
 pub mod collector;
 pub mod collector_check;
 pub mod events;
+pub mod flow;
 pub mod kubeadm;
 pub mod observed;
 pub mod quorum;

@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use super::canary::observed::ObservedCanary;
 use super::canary::{ANNOTATION_VERDICT, Record};
 use super::collector_check::observed::{ObservedCheck, trouble};
+use super::flow::Flow;
 use super::secret::ObservedSecret;
 use super::{collector, collector_check};
 use crate::api::node_tracing::TracingFound;
@@ -49,6 +50,8 @@ pub struct Observed {
     pub status: ClusterTracingStatus,
     /// The term of leadership in which this was read.
     pub term: String,
+    /// Whether spans flow, as it was decided last.
+    pub flow: Flow,
 }
 
 /// The `ClusterConfiguration` that kubeadm keeps in the cluster.
@@ -74,6 +77,8 @@ pub struct ObservedNode {
     pub labels: BTreeMap<String, String>,
     /// Who renders its manifests, where that is not kubeadm.
     pub platform: Option<Platform>,
+    /// Its internal IP addresses.
+    pub addresses: Vec<String>,
 }
 
 /// A `NodeTracing`.
@@ -116,6 +121,8 @@ pub struct ObservedCollector {
     pub words: BTreeMap<String, String>,
     /// Nodes on which a collector is Ready, with the revision that its pod was made from.
     pub ready: BTreeMap<String, String>,
+    /// When its `DaemonSet` was changed last, by the API server's clock.
+    pub applied: Option<Timestamp>,
 }
 
 impl Observed {
@@ -139,6 +146,7 @@ impl Observed {
             elsewhere: None,
             kubeadm_config: KubeadmConfig::Absent,
             status,
+            flow: Flow::default(),
         }
     }
 }
@@ -146,11 +154,13 @@ impl Observed {
 impl From<&Node> for ObservedNode {
     fn from(node: &Node) -> Self {
         let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
         Self {
             uid: node.uid().unwrap_or_default(),
             ready: conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"),
             labels: node.labels().clone(),
             platform: platform(node),
+            addresses: addresses.filter(|a| a.type_ == "InternalIP").map(|a| a.address.clone()).collect(),
         }
     }
 }
@@ -196,6 +206,7 @@ impl ObservedCollector {
     /// Sorts what was read of the collector.
     pub fn new(daemon_set: Option<DaemonSet>, config_maps: &[ConfigMap], pods: &[Pod]) -> Self {
         Self {
+            applied: daemon_set.as_ref().and_then(|found| written_by_controller(&found.metadata, "Apply")),
             daemon_set,
             config_maps: config_maps.iter().map(ResourceExt::name_any).collect(),
             checks: config_maps.iter().filter_map(|found| Some((found.name_any(), verdict(found)?))).collect(),

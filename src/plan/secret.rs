@@ -202,6 +202,7 @@ mod tests {
             namespace: "clustertracing".into(),
             collector_image: "otelcol:0.155.0".into(),
             canary: crate::api::State::Enabled,
+            probe: crate::api::State::Enabled,
         };
         validate(&ClusterTracing::new("cluster", spec), &installation).unwrap()
     }

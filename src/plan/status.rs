@@ -2,16 +2,18 @@
 //! `Reconciling` while it goes on by itself, `Stalled` while a person is needed, `Ready` when nothing is left to do; every condition
 //! is there from the first visit on, and each carries the generation that it answers.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::Plan;
 use super::canary::{Canary, Refused};
+use super::flow::{Aim, Member};
 use super::kubeadm;
 use super::observed::Observed;
 use super::regression;
 use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
 use super::validate::{Goal, Invalid, Receiver, Validated};
-use crate::api::clustertracing::{CollectorStatus, NodeComponentStatus, NodeState, NodeStatus};
+use crate::api::clustertracing::{CollectorStatus, ComponentSpans, NodeComponentStatus, NodeState, NodeStatus};
 use crate::api::condition::{NewCondition, merge_conditions};
 use crate::api::node_tracing::{ComponentStatus, OutcomeResult, TracingFound};
 use crate::api::{ClusterTracing, ClusterTracingStatus, ComponentName, ConditionType, Reason, RolloutMode, State};
@@ -29,19 +31,22 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
         traced(v, o, report, ComponentName::KubeApiserver),
         traced(v, o, report, ComponentName::Etcd),
     ]);
-    conditions.extend([spans_flowing(), kubeadm::upgrade_safe(v, o, &plan.kubeadm)]);
+    conditions.extend([spans_flowing(v, o), kubeadm::upgrade_safe(v, o, &plan.kubeadm)]);
+    let loss = (Aim::new(v) == Aim::Collectors).then_some(o.flow.loss);
     ClusterTracingStatus {
         observed_generation: Some(v.generation),
         conditions: merge_conditions(&o.status.conditions, &conditions, v.generation, now),
         revision: Some(v.target(true).revision),
         sampling_rate_per_million: sampling_in_force(v, o, report),
         nodes_ready: Some(format!("{}/{}", report.up_to_date(), report.selected())),
-        nodes: report.nodes.iter().map(|n| node_status(o, n, v.generation, now)).collect(),
+        nodes: report.nodes.iter().map(|n| node_status(v, o, n, now)).collect(),
         collector: v.traces_anything().then(|| CollectorStatus {
             endpoint: v.endpoint(),
             ready_nodes: v
                 .wanted_collector()
                 .map(|_| i32::try_from(report.selected().saturating_sub(report.without_collector.len())).unwrap_or(i32::MAX)),
+            span_loss: loss.map(|loss| loss.state),
+            span_loss_per_million: loss.and_then(|loss| loss.per_million),
         }),
     }
 }
@@ -55,8 +60,14 @@ pub fn invalid_status(resource: &ClusterTracing, invalid: &Invalid, now: Timesta
     let message = invalid_message(invalid);
     let mut conditions = summary(reason, &message, &Progress::Stalled(stalled));
     let unknown = |condition| NewCondition { condition, status: None, reason, message: message.clone() };
-    conditions.extend([ConditionType::CollectorAvailable, ConditionType::KubeAPIServerTraced, ConditionType::EtcdTraced].map(unknown));
-    conditions.extend([spans_flowing(), unknown(ConditionType::UpgradeSafe)]);
+    let others = [
+        ConditionType::CollectorAvailable,
+        ConditionType::KubeAPIServerTraced,
+        ConditionType::EtcdTraced,
+        ConditionType::SpansFlowing,
+        ConditionType::UpgradeSafe,
+    ];
+    conditions.extend(others.map(unknown));
     ClusterTracingStatus {
         observed_generation: Some(generation),
         conditions: merge_conditions(&old.conditions, &conditions, generation, now),
@@ -154,13 +165,16 @@ fn found<'a>(o: &'a Observed, node: &str, component: ComponentName) -> Option<&'
     o.node_tracings.get(node)?.status.components.iter().find(|c| c.name == component)
 }
 
-fn spans_flowing() -> NewCondition {
-    NewCondition {
-        condition: ConditionType::SpansFlowing,
-        status: None,
-        reason: Reason::NotMeasured,
-        message: "this version does not measure which instances' spans arrive".to_owned(),
-    }
+fn spans_flowing(v: &Validated, o: &Observed) -> NewCondition {
+    let flow = || (o.flow.status, o.flow.reason, o.flow.message.clone());
+    let (status, reason, message) = Aim::new(v).answer().unwrap_or_else(flow);
+    NewCondition { condition: ConditionType::SpansFlowing, status, reason, message }
+}
+
+fn component_spans(v: &Validated, o: &Observed, node: &str, component: ComponentName) -> Option<ComponentSpans> {
+    let member = Member { component, node: node.to_owned() };
+    let flow = o.flow.members.get(&member).filter(|_| Aim::new(v) == Aim::Collectors)?;
+    Some(ComponentSpans { state: flow.state, reason: flow.reason, since: Time(flow.since) })
 }
 
 /// The rate that every selected node's API server runs with. Before the first node of a new rate changes, the old one is still in force.
@@ -178,15 +192,20 @@ fn sampling_in_force(v: &Validated, o: &Observed, report: &Report) -> Option<i32
     o.status.sampling_rate_per_million.filter(|_| selected.iter().all(untouched))
 }
 
-fn node_status(o: &Observed, node: &NodeReport, generation: i64, now: Timestamp) -> NodeStatus {
+fn node_status(v: &Validated, o: &Observed, node: &NodeReport, now: Timestamp) -> NodeStatus {
     let before = o.status.nodes.iter().find(|n| n.name == node.name);
     let reported = o.node_tracings.get(&node.name).map(|n| &n.status);
     let succeeded = reported.and_then(|s| s.last_outcome.as_ref()).filter(|o| o.result == OutcomeResult::Succeeded);
     let component = |name| {
-        found(o, &node.name, name).map(|c| NodeComponentStatus { version: c.version.clone(), tracing: c.tracing, healthy: c.healthy })
+        found(o, &node.name, name).map(|c| NodeComponentStatus {
+            version: c.version.clone(),
+            tracing: c.tracing,
+            healthy: c.healthy,
+            spans: component_spans(v, o, &node.name, name),
+        })
     };
     let (state, message) = node_state(node);
-    let missing = o.node_tracings.get(&node.name).is_some_and(|n| regression::is_missing(n, generation, now));
+    let missing = o.node_tracings.get(&node.name).is_some_and(|n| regression::is_missing(n, v.generation, now));
     // What its agent warns of, where there is nothing of more weight to say.
     let message = match (state, missing) {
         (NodeState::UpToDate, true) => {

@@ -26,6 +26,8 @@ pub struct Installation {
     pub collector_image: String,
     /// Whether a change is tried in a pod before any node is granted.
     pub canary: State,
+    /// Whether the probe may be sent, and its certificate asked for.
+    pub probe: State,
 }
 
 /// A `ClusterTracing` whose values can be relied on.
@@ -45,6 +47,8 @@ pub struct Validated {
     pub etcd: ComponentSettings,
     /// Who receives spans.
     pub receiver: Receiver,
+    /// Whether the probe is sent.
+    pub probe: State,
     /// How nodes are changed.
     pub rollout: Rollout,
     /// The installation that this is for.
@@ -250,6 +254,10 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
             sampling_rate_per_million: in_range("etcd.samplingRatePerMillion", spec.etcd.sampling_rate_per_million, RATE, 0)?,
         },
         receiver,
+        probe: match installation.probe {
+            State::Enabled => spec.probe.state,
+            State::Disabled => State::Disabled,
+        },
         rollout: Rollout {
             mode: rollout.mode,
             paused: rollout.paused,
@@ -458,7 +466,12 @@ mod tests {
     }
 
     fn installation() -> Installation {
-        Installation { namespace: "clustertracing".into(), collector_image: "collector:0.155.0".into(), canary: State::Enabled }
+        Installation {
+            namespace: "clustertracing".into(),
+            collector_image: "collector:0.155.0".into(),
+            canary: State::Enabled,
+            probe: State::Enabled,
+        }
     }
 
     fn field(spec: &str) -> Option<String> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -33,12 +34,15 @@ const TRACES: usize = 100;
 /// Traces in a list at most.
 const MOST_TRACES: usize = 1000;
 
+/// What is told at `/metrics`, in Prometheus' text format.
+pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// Answers until the process ends.
 ///
 /// # Errors
 /// None that is known: the listener goes on after its own.
-pub async fn serve(listener: TcpListener, store: Arc<Store>) -> io::Result<()> {
-    axum::serve(Connections::new(listener, CONNECTIONS, Some(LIFETIME)), router(store)).await
+pub async fn serve(listener: TcpListener, store: Arc<Store>, metrics: Metrics) -> io::Result<()> {
+    axum::serve(Connections::new(listener, CONNECTIONS, Some(LIFETIME)), router(store, metrics)).await
 }
 
 #[derive(Clone)]
@@ -47,9 +51,10 @@ struct Api {
     reads: Arc<Semaphore>,
 }
 
-fn router(store: Arc<Store>) -> Router {
+fn router(store: Arc<Store>, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics())))
         .route("/api/v1/traces", get(traces))
         .route("/api/v1/traces/{id}", get(trace))
         .route("/api/v1/instances", get(instances))

@@ -17,9 +17,10 @@ const TOKEN: &str = "administrator-of-a-test";
 /// The two processes; they end with this value.
 pub(crate) struct ApiServer {
     client: Client,
+    config: Config,
     kube_apiserver: Process,
     etcd: Process,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl ApiServer {
@@ -49,6 +50,9 @@ impl ApiServer {
         fs::write(path("tokens.csv"), format!("{TOKEN},administrator,administrator,system:masters\n")).expect("write the token file");
         run(Command::new("openssl").args(["genrsa", "-out", &path("sa.key"), "2048"]));
         run(Command::new("openssl").args(["rsa", "-in", &path("sa.key"), "-pubout", "-out", &path("sa.pub")]));
+        run(Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=ca"])
+            .args(["-days", "2", "-keyout", &path("ca.key"), "-out", &path("ca.crt")]));
         let kube_apiserver = Process::spawn(
             folder.path(),
             "kube-apiserver",
@@ -62,11 +66,14 @@ impl ApiServer {
                 &format!("--service-account-key-file={}", path("sa.pub")),
                 &format!("--service-account-signing-key-file={}", path("sa.key")),
                 &format!("--token-auth-file={}", path("tokens.csv")),
+                &format!("--client-ca-file={}", path("ca.crt")),
                 "--authorization-mode=RBAC",
             ]),
         );
 
-        let mut server = Self { client: client(&format!("https://127.0.0.1:{secure_port}")).await, kube_apiserver, etcd, _folder: folder };
+        let config = config(&format!("https://127.0.0.1:{secure_port}")).await;
+        let client = Client::try_from(config.clone()).expect("a client");
+        let mut server = Self { client, config, kube_apiserver, etcd, folder };
         server.wait_until_ready().await;
         server
     }
@@ -74,6 +81,30 @@ impl ApiServer {
     /// A client in group system:masters.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// How that client connects.
+    #[allow(dead_code, reason = "not every test makes clients of its own")]
+    pub(crate) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// Signs a request, as the signer of client certificates does.
+    #[allow(dead_code, reason = "not every test has a signer")]
+    pub(crate) fn sign(&self, request: &[u8]) -> Vec<u8> {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        fs::write(path("request.csr"), request).expect("write the request");
+        fs::write(path("extensions"), "extendedKeyUsage=clientAuth\n").expect("write the extensions");
+        run(Command::new("openssl").args(["x509", "-req", "-days", "1", "-in", &path("request.csr"), "-CA", &path("ca.crt")]).args([
+            "-CAkey",
+            &path("ca.key"),
+            "-CAcreateserial",
+            "-extfile",
+            &path("extensions"),
+            "-out",
+            &path("signed.crt"),
+        ]));
+        fs::read(path("signed.crt")).expect("read the certificate")
     }
 
     async fn wait_until_ready(&mut self) {
@@ -148,15 +179,14 @@ fn free_ports() -> [u16; 3] {
     [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("bind to a free port")).map(|l| l.local_addr().expect("a bound port").port())
 }
 
-async fn client(url: &str) -> Client {
+async fn config(url: &str) -> Config {
     // The API server makes its own certificate at its first start, so there is no authority to trust beforehand.
     let kubeconfig = format!(
         "{{clusters: [{{name: t, cluster: {{server: '{url}', insecure-skip-tls-verify: true}}}}], users: [{{name: t, user: {{token: {TOKEN}}}}}], \
          contexts: [{{name: t, context: {{cluster: t, user: t}}}}], current-context: t}}"
     );
     let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).expect("a constant kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a constant kubeconfig");
-    Client::try_from(config).expect("a client")
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a constant kubeconfig")
 }
 
 fn run(command: &mut Command) {

@@ -12,6 +12,7 @@ mod checks;
 mod collector_mistakes;
 mod dead_collector;
 mod drift;
+mod flow;
 mod gates;
 mod mistakes;
 mod redaction;

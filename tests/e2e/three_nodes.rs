@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::checks;
 use crate::collector_mistakes;
+use crate::flow;
 use crate::gates;
 use crate::mistakes::Mistake;
 use crate::redaction;
@@ -51,6 +52,14 @@ pub(crate) async fn run(shape: Shape) {
     step("3 nodes: a collector that would not work replaces none that does", async || scenario.collector_mistakes_replace_nothing().await)
         .await;
     step("3 nodes: where nothing changes, nothing is written", async || scenario.idle_writes_nothing().await).await;
+    step("3 nodes: at any rate it is proved that spans flow", async || {
+        flow::is_proved_at_any_rate(&scenario.cluster, &scenario.operator).await;
+    })
+    .await;
+    step("3 nodes: where spans end is told within a minute", async || {
+        flow::breaks_are_told_and_end(&scenario.cluster, &scenario.operator).await;
+    })
+    .await;
     step("3 nodes: killed at any moment, the rollout ends as it should", async || scenario.kills_are_survived().await).await;
     step("3 nodes: Disabled gives back the original bytes", async || scenario.disabled_restores().await).await;
     step("3 nodes: a second apply works", async || scenario.second_apply().await).await;

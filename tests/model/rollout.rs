@@ -175,8 +175,12 @@ fn resource(rate: i32, generation: i64) -> ClusterTracing {
 
 fn validated(resource: &ClusterTracing) -> Validated {
     // Without the canary there are more grants, and fewer states before them.
-    let installation =
-        Installation { namespace: "clustertracing".to_owned(), collector_image: "otelcol:0.155.0".to_owned(), canary: State::Disabled };
+    let installation = Installation {
+        namespace: "clustertracing".to_owned(),
+        collector_image: "otelcol:0.155.0".to_owned(),
+        canary: State::Disabled,
+        probe: State::Enabled,
+    };
     validate(resource, &installation).expect("the model's specs are valid")
 }
 
@@ -499,7 +503,7 @@ impl Seen {
     fn observed(&self) -> Observed {
         let labels: BTreeMap<_, _> = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
         let node = |(n, ready): (usize, &bool)| {
-            (name_of(n), ObservedNode { uid: uid_of(n), ready: *ready, labels: labels.clone(), platform: None })
+            (name_of(n), ObservedNode { uid: uid_of(n), ready: *ready, labels: labels.clone(), platform: None, addresses: Vec::new() })
         };
         let node_tracing = |(n, object): (usize, &Option<Hashed<NodeTracing>>)| Some((name_of(n), (&**object.as_ref()?).into()));
         Observed {

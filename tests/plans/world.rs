@@ -12,6 +12,7 @@ use clustertracing::api::{
 };
 use clustertracing::component::owner::Platform;
 use clustertracing::plan::events::{self, NewEvent};
+use clustertracing::plan::flow::Flow;
 use clustertracing::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::secret::ObservedSecret;
 use clustertracing::plan::status::{invalid_status, status};
@@ -174,7 +175,10 @@ impl World {
     pub(crate) fn add_node(&mut self, name: &str) {
         self.uids += 1;
         let labels = [(LABEL_CONTROL_PLANE.to_owned(), String::new())].into();
-        self.nodes.insert(name.to_owned(), ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels, platform: None });
+        self.nodes.insert(
+            name.to_owned(),
+            ObservedNode { uid: format!("node-{}", self.uids), ready: true, labels, platform: None, addresses: Vec::new() },
+        );
         self.machines.insert(name.to_owned(), Machine::default());
     }
 
@@ -229,6 +233,7 @@ impl World {
             kubeadm_config: self.kubeadm_config.clone(),
             term: format!("term-{}", self.term),
             status: self.resource.as_ref().and_then(|r| r.status.clone()).unwrap_or_default(),
+            flow: Flow::default(),
         }
     }
 
@@ -237,8 +242,12 @@ impl World {
         let resource = self.resource.clone()?;
         let old = resource.status.clone().unwrap_or_default();
         let observed = self.observed();
-        let installation =
-            Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Enabled };
+        let installation = Installation {
+            namespace: "clustertracing".into(),
+            collector_image: "otelcol:0.155.0".into(),
+            canary: State::Enabled,
+            probe: State::Enabled,
+        };
         let (plan, new, mut told) = match validate(&resource, &installation) {
             Ok(validated) => {
                 let plan = plan(&validated, &observed, self.now);

@@ -34,7 +34,12 @@ const WATCH: Duration = Duration::from_mins(2);
 struct Killed;
 
 pub(crate) fn installation() -> Installation {
-    Installation { namespace: "clustertracing".into(), collector_image: "otelcol:0.155.0".into(), canary: State::Disabled }
+    Installation {
+        namespace: "clustertracing".into(),
+        collector_image: "otelcol:0.155.0".into(),
+        canary: State::Disabled,
+        probe: State::Enabled,
+    }
 }
 
 /// Starts controllers, one after the other, and an agent on each machine.

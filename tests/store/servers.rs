@@ -28,7 +28,7 @@ impl Served {
         let (spans, questions) = (listener().await, listener().await);
         let (otlp, api) = (format!("http://{}", spans.local_addr().unwrap()), questions.local_addr().unwrap().to_string());
         tokio::spawn(grpc::serve(spans, store.clone()));
-        tokio::spawn(http::serve(questions, store.clone()));
+        tokio::spawn(http::serve(questions, store.clone(), Arc::new(String::new)));
         Self { store, otlp, api }
     }
 

@@ -87,10 +87,19 @@ impl TraceStore {
 }
 
 /// Serves `store`, for as long as this is polled. `pod` is this pod's name.
-pub(super) async fn serve(client: Client, namespace: &str, pod: &str, settings: &TraceStore, store: Arc<Store>) -> Infallible {
+pub(super) async fn serve(
+    client: Client,
+    namespace: &str,
+    pod: &str,
+    settings: &TraceStore,
+    store: Arc<Store>,
+    metrics: http::Metrics,
+) -> Infallible {
     let address = settings.any_address();
     let otlp = keep("the OTLP receiver", SocketAddr::new(address, settings.grpc_port), |listener| grpc::serve(listener, store.clone()));
-    let api = keep("the trace store's API", SocketAddr::new(address, settings.http_port), |listener| http::serve(listener, store.clone()));
+    let api = keep("the trace store's API", SocketAddr::new(address, settings.http_port), |listener| {
+        http::serve(listener, store.clone(), metrics.clone())
+    });
     let place = settings.place(namespace, pod);
     tokio::select! {
         never = otlp => never,

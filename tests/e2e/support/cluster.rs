@@ -119,6 +119,11 @@ impl Cluster {
         self.output(&[&["kubectl"], arguments].concat())
     }
 
+    /// Jaeger on the host: `start` or `stop`.
+    pub(crate) fn jaeger(&self, verb: &str) {
+        self.script(&["jaeger", verb]);
+    }
+
     /// Starts a process on the host that ends with the cluster.
     pub(crate) fn daemon(&self, name: &str, command: &[&str]) {
         self.script(&[&["daemon", name], command].concat());

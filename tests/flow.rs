@@ -1,0 +1,170 @@
+//! Whether spans flow, second by second: each `tests/flow/<case>.yaml` is played, and what people are told must equal `<case>.out`.
+//! `UPDATE_GOLDEN=1 cargo test --test flow` writes the `.out` files anew.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a case that cannot go on panics")]
+
+#[path = "flow/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clustertracing::plan::flow::Member;
+use serde::Deserialize;
+use world::{Event, Settings, World};
+
+/// How soon a break has to be told.
+const WITHIN: u32 = 60;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    about: String,
+    settings: Settings,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Step {
+    /// Seconds pass, and every change is shown.
+    Pass(u32),
+    Happen(Event),
+    /// Spans are lost from now on: it has to be told in time, and is shown.
+    Break(Event),
+    /// Nothing may change for so many seconds, but how much gets lost while spans are.
+    Quiet(u32),
+    /// The condition becomes this within so many seconds.
+    Until(String, u32),
+    Metrics,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/flow")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
+    cases.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
+    cases.sort();
+    cases
+}
+
+#[test]
+fn every_break_is_told_in_time_and_nothing_else_is_called_one() {
+    let cases = cases();
+    assert!(cases.len() >= 15, "found {} cases", cases.len());
+    let different: Vec<_> = cases.iter().filter(|case| !golden(&case.with_extension("out"), &play(case))).collect();
+    assert!(different.is_empty(), "different from their .out (UPDATE_GOLDEN=1 writes them anew): {different:#?}");
+}
+
+fn golden(path: &Path, text: &str) -> bool {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, text).unwrap();
+        return true;
+    }
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    if expected != text {
+        println!("{}", similar::TextDiff::from_lines(&expected, text).unified_diff().header(&path.display().to_string(), "now"));
+    }
+    expected == text
+}
+
+fn play(path: &Path) -> String {
+    // Through JSON, whose enums are maps.
+    let value: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let case: Case = serde_json::from_value(value).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut show =
+        Show { world: World::new(&case.settings), out: format!("# {}\n", case.about.trim()), told: Told::default(), changes: 0, at: 0 };
+    for step in &case.steps {
+        show.take(step, path);
+    }
+    show.out
+}
+
+/// What people were told last.
+#[derive(Default)]
+struct Told {
+    condition: String,
+    members: BTreeMap<Member, String>,
+    loss: String,
+}
+
+struct Show {
+    world: World,
+    out: String,
+    told: Told,
+    changes: u32,
+    at: u32,
+}
+
+impl Show {
+    fn take(&mut self, step: &Step, path: &Path) {
+        match step {
+            Step::Pass(seconds) => (0..*seconds).for_each(|_| self.second()),
+            Step::Happen(event) => self.happen(event),
+            Step::Break(event) => {
+                self.happen(event);
+                self.until("False", WITHIN, path);
+            }
+            Step::Quiet(seconds) => {
+                let before = self.changes;
+                (0..*seconds).for_each(|_| self.second());
+                assert!(self.changes == before, "{}: something changed\n{}", path.display(), self.out);
+                writeln!(self.out, "{:>5} s  nothing changed for {seconds} s", self.at).unwrap();
+            }
+            Step::Until(status, seconds) => self.until(status, *seconds, path),
+            Step::Metrics => self.out += &self.world.metrics(),
+        }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        writeln!(self.out, "{:>5} s  == {event:?}", self.at).unwrap();
+        self.world.happen(event);
+    }
+
+    fn until(&mut self, status: &str, seconds: u32, path: &Path) {
+        for _ in 0..seconds {
+            if self.status() == status {
+                return;
+            }
+            self.second();
+        }
+        assert!(self.status() == status, "{}: not {status} within {seconds} s\n{}", path.display(), self.out);
+    }
+
+    fn status(&self) -> &'static str {
+        match self.world.flow.status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+    }
+
+    fn second(&mut self) {
+        self.world.tick();
+        self.at += 1;
+        let flow = &self.world.flow;
+        let per_million = flow.loss.per_million.map_or(String::new(), |figure| format!(", {figure} of a million"));
+        let now = Told {
+            condition: format!("{} {}: {}", self.status(), flow.reason, flow.message),
+            members: flow.members.keys().map(|member| (member.clone(), self.world.state_of(member).unwrap())).collect(),
+            loss: format!("{:?}{per_million}", flow.loss.state),
+        };
+        let before = std::mem::take(&mut self.told);
+        if before.condition != now.condition {
+            writeln!(self.out, "{:>5} s  {}", self.at, now.condition).unwrap();
+            self.changes += 1;
+        }
+        for (member, state) in now.members.iter().filter(|(member, state)| before.members.get(member) != Some(state)) {
+            writeln!(self.out, "{:>5} s  {member}: {state}", self.at).unwrap();
+            self.changes += 1;
+        }
+        if before.loss != now.loss {
+            writeln!(self.out, "{:>5} s  loss {}", self.at, now.loss).unwrap();
+            self.changes += u32::from(self.world.flow.status != Some(false));
+        }
+        self.told = now;
+    }
+}
