@@ -160,7 +160,7 @@ fn the_pod_that_tries_a_collector_has_its_secrets_and_nothing_of_the_node() {
     let mut objects = rendered(&dir().join("exporters.yaml"));
     let volumes = objects.daemon_set.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut).unwrap();
     volumes.push(json!({ "name": "queue", "hostPath": { "path": "/var/lib/clustertracing" } }));
-    let pod = collector_check::pod::render(&objects, "cp-1");
+    let pod = collector_check::pod::render(&objects, 1, "cp-1");
     let text = serde_yaml::to_string(&pod).unwrap();
     let out = dir().join("check-pod.out");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {

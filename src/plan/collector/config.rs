@@ -145,8 +145,8 @@ fn exporter(dialect: Dialect, index: usize, exporter: &Exporter) -> Value {
             if cert_secret.is_some() {
                 tls.insert("cert_file".into(), format!("{}/tls.crt", tls_dir(exporter, "cert")).into());
                 tls.insert("key_file".into(), format!("{}/tls.key", tls_dir(exporter, "cert")).into());
-                // The kubelet renews the mounted files when the Secret changes.
-                tls.insert("reload_interval".into(), "5m".into());
+                // The kubelet renews the mounted files when the Secret changes; they are looked at when a connection is made.
+                tls.insert("reload_interval".into(), "30s".into());
             }
         }
     }

@@ -114,11 +114,11 @@ pub fn stand(v: &Validated, o: &Observed, nodes: &[NodeReport], wanted: Option<&
         }
         _ => {}
     }
-    let Some(pod) = o.collector_checks.iter().find(|pod| pod.name == pod::name(&wanted.revision)) else {
+    let Some(pod) = o.collector_checks.iter().find(|pod| pod.name == pod::name(&wanted.revision, v.generation)) else {
         let well = nodes.iter().find(|n| n.selected && o.nodes.get(&n.name).is_some_and(|node| node.ready));
         return well.map_or_else(
             || Check::Held { words: "no selected control-plane node is Ready".to_owned() },
-            |node| Check::Trying { pod: Some(Box::new(pod::render(wanted, &node.name))) },
+            |node| Check::Trying { pod: Some(Box::new(pod::render(wanted, v.generation, &node.name))) },
         );
     };
     match &pod.state {
@@ -134,7 +134,7 @@ pub fn plan(v: &Validated, o: &Observed, wanted: Option<&CollectorObjects>, chec
     for pod in o.collector_checks.iter().filter(|pod| !pod.ending) {
         // A node that went away under it takes the verdict along.
         let well = o.nodes.get(&pod.node).is_some_and(|node| node.ready);
-        let wanted = wanted.filter(|wanted| check.tries() && pod.name == pod::name(&wanted.revision) && pod.owner == v.uid);
+        let wanted = wanted.filter(|wanted| check.tries() && pod.name == pod::name(&wanted.revision, v.generation) && pod.owner == v.uid);
         let mut record = |wanted: &CollectorObjects, refused| {
             let record = Record { revision: wanted.revision.clone(), generation: v.generation, refused };
             plan.record = Some((wanted.config_map_name.clone(), record));

@@ -12,20 +12,20 @@ const DEADLINE_SECONDS: i32 = 600;
 /// What a pod may mount that is not the node's.
 const MOUNTED: &[&str] = &["configMap", "secret", "projected", "downwardAPI", "emptyDir"];
 
-/// The pod's name.
-pub fn name(revision: &str) -> String {
-    format!("clustertracing-collector-check-{revision}")
+/// The pod's name. Another generation's is another pod: what that one said was said to an earlier edit.
+pub fn name(revision: &str, generation: i64) -> String {
+    format!("clustertracing-collector-check-{revision}-{generation}")
 }
 
-/// The pod that tries `wanted` on `node`.
-pub fn render(wanted: &CollectorObjects, node: &str) -> Value {
+/// The pod that tries `wanted` on `node`, for this generation of the resource.
+pub fn render(wanted: &CollectorObjects, generation: i64, node: &str) -> Value {
     let metadata = &wanted.daemon_set["metadata"];
     let template = &wanted.daemon_set["spec"]["template"]["spec"];
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": name(&wanted.revision),
+            "name": name(&wanted.revision, generation),
             "namespace": metadata["namespace"],
             "labels": {
                 "app.kubernetes.io/name": "clustertracing",
