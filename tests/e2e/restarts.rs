@@ -12,7 +12,7 @@ use crate::support::step::{note, rounds};
 use crate::support::wait::until;
 
 /// Restarts, where nothing else is asked for.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 5;
 /// From the kill of an API server to one that is ready: the kubelet's look, and a start on busy cores.
 const RESTART: Duration = Duration::from_mins(1);
 /// From a change to the controller's answer: its watches come back within 5 s, and its reads do with them.
