@@ -11,6 +11,7 @@ use clustertracing::api::clustertracing::SingleNodeDowntime;
 use clustertracing::api::{ClusterTracing, RolloutMode};
 use clustertracing::component::{ManifestFile, change};
 use clustertracing::host::{File, Folder};
+use clustertracing::plan::secret;
 use clustertracing::plan::validate::{Goal, validate};
 use kube::CustomResourceExt;
 use proptest::prelude::*;
@@ -134,7 +135,9 @@ fn expected(resource: &ClusterTracing, originals: &Files, current: &Files) -> Fi
     let selected = |node: &str| rollout.node_selector.iter().all(|(label, value)| label == "kubernetes.io/hostname" && value == node);
     let refused = nodes.len() == 1 && rollout.single_node_downtime == SingleNodeDowntime::Refused;
     let nobody = !nodes.iter().any(|node| selected(node));
-    if validated.goal == Goal::Trace && (rollout.mode == RolloutMode::Preview || nobody) || rollout.paused || refused {
+    // There are no Secrets here: a collector that needs one holds the nodes back.
+    let held = nobody || validated.wanted_collector().is_some_and(|collector| !secret::names(collector).is_empty());
+    if validated.goal == Goal::Trace && (rollout.mode == RolloutMode::Preview || held) || rollout.paused || refused {
         return current.clone();
     }
     let mut files = originals.clone();
