@@ -89,7 +89,7 @@ impl Error {
 /// Has a certificate made.
 ///
 /// # Errors
-/// See [`Error`]. Whatever happens, the request is deleted.
+/// See `Error`. Whatever happens, the request is deleted.
 pub async fn issue(client: &Client) -> Result<Certificate, Error> {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
     let (key, request) = key_and_request().map_err(Error::Key)?;

@@ -1,7 +1,7 @@
 //! Sends the probe: one request to each API server's own address, traced whatever the sampling rate is, under the trace id that it names.
 //!
 //! The request reads one small object, which an API server fetches from its etcd member: so one probe of a node makes both of its instances
-//! send spans. It is sent as a user of its own ([`certificate::USER`]) that may read that object and nothing else.
+//! send spans. It is sent as a user of its own (`certificate::USER`) that may read that object and nothing else.
 
 mod certificate;
 

@@ -1,6 +1,6 @@
 //! What leaves no node: names of objects, keys of etcd, requests, and texts that quote them.
 //!
-//! A rule is a list of statements of the collector's `transform` processor, and a row of `docs/redaction.md`, which is written from [`reference`].
+//! A rule is a list of statements of the collector's `transform` processor, and a row of `docs/redaction.md`, which is written from [`reference()`].
 //! Where a value has a part that is worth knowing and harmless (which resource, which route), that part stays.
 //!
 //! What kube-apiserver and etcd put into spans was read in their sources (kube-apiserver 1.37: `apiserver/pkg/endpoints/handlers/trace_util.go`,
