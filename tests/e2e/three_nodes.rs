@@ -134,7 +134,7 @@ impl Scenario {
             ("apiserver", api_server, "Call mutating webhook"),
             (webhook::SERVICE, "", "mutate pods"),
             // the webhook's own request, in the same trace: from 1.33 on
-            ("apiserver", api_server, "GET /api/v1/namespaces/{:name}"),
+            ("apiserver", api_server, "GET /api/v1/namespaces"),
             ("etcd", "cp1", "etcdserverpb.KV/Txn"),
         ];
         let trace = checks::until_trace(&self.jaeger, &parent, &expected).await;
