@@ -207,6 +207,7 @@ async fn defaults_are_visible_in_the_stored_object(client: &Client) {
         "kubeAPIServer": {"state": "Enabled"},
         "etcd": {"state": "Enabled", "samplingRatePerMillion": 0},
         "collector": {"mode": "Node", "port": 4317, "redaction": "Default"},
+        "probe": {"state": "Enabled"},
         "rollout": {
             "mode": "Automatic", "paused": false, "soakSeconds": 30, "healthTimeoutSeconds": 120,
             "watchTerminationGraceSeconds": 0, "singleNodeDowntime": "Allowed",
