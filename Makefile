@@ -14,7 +14,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## Everything, in order, with times (70 min; a fresh machine builds Kubernetes first: 30 min more)
+test: ## Everything, in order, with times (80 min; a fresh machine builds Kubernetes first: 30 min more)
 	@tests/all.sh
 
 .PHONY: demo
