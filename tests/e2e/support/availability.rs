@@ -122,12 +122,16 @@ impl Findings {
 async fn watch_server(node: String, access: Access, stopped: watch::Receiver<bool>) -> Server {
     let mut server = Server { node, looks: 0, away: Vec::new() };
     let mut since = None;
+    // who has not answered yet, on a machine that is busy, has not gone away
+    let mut was_there = false;
     while !*stopped.borrow() {
         // A new connection for each look: a server that is stopping still answers on old ones, and takes no new ones.
         let start = Instant::now();
         let answer = tokio::time::timeout(LOOK_TIMEOUT, access.client().request_text(get("/readyz"))).await;
         server.looks += 1;
-        match (matches!(answer, Ok(Ok(_))), since) {
+        let is_there = matches!(answer, Ok(Ok(_)));
+        was_there |= is_there;
+        match (is_there || !was_there, since) {
             (false, None) => since = Some(start),
             (true, Some(from)) => {
                 server.away.push((from, Instant::now()));
