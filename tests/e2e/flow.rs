@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use clustertracing::api::clustertracing::{ClusterTracingStatus, SpanFlow};
+use clustertracing::api::clustertracing::{ClusterTracingStatus, SpanFlow, SpanLoss};
 use clustertracing::api::{ClusterTracing, ConditionType, Reason};
 
 use crate::support::cluster::Cluster;
@@ -15,6 +15,8 @@ use crate::support::wait::until;
 const TOLD: Duration = Duration::from_mins(1);
 /// A connection that was cut is made again within its sender's back-off, and a probe follows.
 const MENDED: Duration = Duration::from_mins(3);
+/// Probes alone make some hundred spans a minute; to tell 1 % from chance takes four hundred.
+const KNOWN: Duration = Duration::from_mins(6);
 /// The collector's program in the testbed's image.
 const COLLECTOR: &str = "otelcol";
 
@@ -59,6 +61,16 @@ pub(crate) async fn breaks_are_told_and_end(cluster: &Cluster, operator: &Operat
     note(&format!("kubectl describe clustertracing cluster\n{}", cluster.kubectl(&["describe", "clustertracing", "cluster"])));
     cluster.jaeger("start");
     flowing(operator, MENDED).await;
+}
+
+/// Waits until spans flow, and enough of them were seen to tell how many get lost.
+pub(crate) async fn settles(operator: &Operator) {
+    flowing(operator, MENDED).await;
+    until("the loss of spans is known", KNOWN, async || {
+        let loss = operator.get().await?.status.and_then(|status| status.collector?.span_loss);
+        if loss.is_some_and(|loss| loss != SpanLoss::Unknown) { Ok(()) } else { Err(format!("it is {loss:?}")) }
+    })
+    .await;
 }
 
 /// Keeps it from running for as long as this is called again and again.

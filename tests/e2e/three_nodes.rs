@@ -162,6 +162,7 @@ impl Scenario {
     }
 
     async fn idle_writes_nothing(&self) {
+        flow::settles(&self.operator).await;
         let (written, starts) = (self.versions().await.expect("the objects can be read"), self.starts());
         let mut last = None;
         for number in 0..100 {
