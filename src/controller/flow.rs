@@ -44,9 +44,13 @@ impl Told {
         Self { expected: watch::Sender::new(None), flow: watch::Sender::new(Flow::default()), metrics: watch::Sender::new(String::new()) }
     }
 
-    /// A turn tells what is expected.
+    /// A turn tells what is expected. What is new is looked at at once: an instance that has just come is not among those that were proved.
     pub(super) fn expect(&self, expected: Option<Expected>) {
-        self.expected.send_replace(expected.map(Arc::new));
+        self.expected.send_if_modified(|last| {
+            let is_new = last.as_deref() != expected.as_ref();
+            *last = expected.map(Arc::new);
+            is_new
+        });
     }
 
     fn expected(&self) -> Option<Arc<Expected>> {
@@ -102,10 +106,14 @@ async fn probe(ctx: &Context, config: Config, brought: &Mutex<Brought>) {
 
 async fn look(ctx: &Context, store: &Store, brought: &Mutex<Brought>, mut changed: mpsc::Sender<()>) {
     let since = Timestamp::now();
+    let mut expectations = ctx.told.expected.subscribe();
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = expectations.changed() => {}
+        }
         let Some(expected) = ctx.told.expected().filter(|_| ctx.leadership.is_held()) else { continue };
         let now = Timestamp::now();
         let seen = seen(store, brought, since, now);
