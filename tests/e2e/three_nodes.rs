@@ -189,7 +189,7 @@ impl Scenario {
         /// Time between the kills of a round; rounds begin them at different moments.
         const SPACING: Duration = Duration::from_secs(5);
         /// Kills, where nothing else is asked for.
-        const KILLS: usize = 10;
+        const KILLS: usize = 6;
         let kills = rounds(KILLS);
         let mut moments = BTreeMap::<String, usize>::new();
         for round in 0.. {
