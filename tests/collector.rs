@@ -79,6 +79,14 @@ fn the_only_expansions_in_a_configuration_are_variables_of_its_container() {
     }
 }
 
+/// A node that was `NotReady` while the collector was made anew stayed without one for ever: its taint had kept the pod from being made.
+#[test]
+fn the_collector_stays_off_no_node_whatever_its_taints() {
+    for case in cases() {
+        assert_eq!(rendered(&case).daemon_set["spec"]["template"]["spec"]["tolerations"], json!([{ "operator": "Exists" }]));
+    }
+}
+
 #[test]
 fn what_the_api_server_stores_is_recognised_and_what_somebody_changed_is_not() {
     let objects = rendered(&dir().join("exporters.yaml"));

@@ -115,10 +115,10 @@ fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
                     "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
                         { "matchExpressions": [{ "key": LABEL_CONTROL_PLANE, "operator": "Exists" }] },
                     ] } } },
-                    "tolerations": [
-                        { "key": LABEL_CONTROL_PLANE, "operator": "Exists" },
-                        { "key": "node-role.kubernetes.io/master", "operator": "Exists" },
-                    ],
+                    // Whatever keeps pods off a node does not keep its static pods off, whose spans this takes. And a DaemonSet that is
+                    // made again while its predecessor's pod is still there would stay without a pod on a node that was NotReady
+                    // meanwhile: from 1.35 on its controller tells the two apart by name only when the node is Ready again.
+                    "tolerations": [{ "operator": "Exists" }],
                     "securityContext": {
                         "runAsNonRoot": true, "runAsUser": COLLECTOR_UID, "runAsGroup": COLLECTOR_UID, "fsGroup": COLLECTOR_UID,
                         "seccompProfile": { "type": "RuntimeDefault" },
