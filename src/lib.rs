@@ -40,8 +40,8 @@
 //! | change what is asked of a Secret that an exporter names | [`plan::secret`] | its tests |
 //! | change what a node asks of the place that spans would go to | [`agent::receiver`] | `tests/agent/receiver.rs` |
 //! | change when spans are said to flow, or what is told if they do not | [`plan::flow`] | `tests/flow/` |
-//! | change what the collector does | [`plan::collector`] | `tests/collector/`, `tests/collector_runs.rs` |
-//! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs.rs` |
+//! | change what the collector does | [`plan::collector`] | `tests/collector/`, `tests/collector_runs/` |
+//! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs/redaction.rs` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,19 +41,27 @@ fn validated(collector: &Value) -> Validated {
 fn rendered(case: &Path) -> CollectorObjects {
     let spec: Value = serde_yaml::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
     let v = validated(&spec);
-    collector::render(&v, v.wanted_collector().unwrap())
+    collector::render(&v, v.wanted_collector().unwrap(), &BTreeMap::new())
 }
 
 fn config(objects: &CollectorObjects) -> &str {
     objects.config_map.pointer("/data/collector.yaml").and_then(Value::as_str).unwrap()
 }
 
+/// The files of the `ConfigMap`: name and text.
+fn configs(objects: &CollectorObjects) -> Vec<(String, String)> {
+    let data = objects.config_map["data"].as_object().unwrap();
+    data.iter().map(|(file, text)| (file.clone(), text.as_str().unwrap().to_owned())).collect()
+}
+
 #[test]
 fn specs_give_their_golden_objects() {
     for case in cases() {
         let objects = rendered(&case);
-        let text =
-            format!("# {}\n{}---\n{}", objects.config_map_name, config(&objects), serde_yaml::to_string(&objects.daemon_set).unwrap());
+        let of_gateway = objects.gateway.iter().flat_map(|g| [&g.deployment, &g.service, &g.disruption_budget]);
+        let rendered: Vec<_> = std::iter::once(&objects.daemon_set).chain(of_gateway).map(|o| serde_yaml::to_string(o).unwrap()).collect();
+        let configs: Vec<_> = configs(&objects).into_iter().map(|(file, text)| format!("# {file}\n{text}")).collect();
+        let text = format!("# {}\n{}---\n{}", objects.config_map_name, configs.join("---\n"), rendered.join("---\n"));
         let out = case.with_extension("out");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&out, &text).unwrap();
@@ -68,14 +77,19 @@ fn specs_give_their_golden_objects() {
 fn the_only_expansions_in_a_configuration_are_variables_of_its_container() {
     for case in cases() {
         let objects = rendered(&case);
-        let env = objects.daemon_set.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).cloned().unwrap_or_default();
-        let known: Vec<_> = env.iter().map(|e| format!("env:{}}}", e["name"].as_str().unwrap())).collect();
-        // Doubled, it is a dollar sign and nothing else.
-        let config = config(&objects).replace("$$", "");
-        for expansion in config.split("${").skip(1) {
-            assert!(known.iter().any(|k| expansion.starts_with(k)), "{}: ${{{expansion}", case.display());
+        let of_gateway = objects.gateway.as_ref().map(|gateway| &gateway.deployment);
+        for ((file, text), pods) in configs(&objects).into_iter().zip(std::iter::once(&objects.daemon_set).chain(of_gateway)) {
+            let env = pods.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array).cloned().unwrap_or_default();
+            // A proxy is for whoever makes connections, and in no configuration.
+            let env: Vec<_> = env.iter().filter(|e| e.get("valueFrom").is_some()).collect();
+            // Doubled, it is a dollar sign and nothing else.
+            let text = text.replace("$$", "");
+            for expansion in text.split("${").skip(1) {
+                let known = env.iter().any(|e| expansion.starts_with(&format!("env:{}}}", e["name"].as_str().unwrap())));
+                assert!(known, "{} {file}: ${{{expansion}", case.display());
+            }
+            assert_eq!(text.matches('$').count(), env.len(), "{} {file}", case.display());
         }
-        assert_eq!(config.matches('$').count(), env.len());
     }
 }
 
@@ -108,7 +122,7 @@ fn what_the_api_server_stores_is_recognised_and_what_somebody_changed_is_not() {
     assert!(!objects.are_in(&observed(&stored, &objects.config_map_name)));
 
     let selected = ["cp-1", "cp-2", "cp-3"].map(str::to_owned);
-    assert_eq!(objects.missing_on(&observed(&stored, ""), selected.into_iter()), ["cp-2", "cp-3"]);
+    assert_eq!(objects.lacking(&observed(&stored, ""), selected.into_iter()).to_string(), "on cp-2, cp-3");
 }
 
 #[test]
@@ -118,21 +132,24 @@ fn a_collector_accepts_each_configuration() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    for case in cases() {
-        let objects = rendered(&case);
-        // The files that Secrets would hold are not here.
-        let text: Vec<_> = config(&objects).lines().filter(|l| !l.contains("_file: ") && !l.contains("reload_interval")).collect();
+    for (case, file, text) in
+        cases().into_iter().flat_map(|case| configs(&rendered(&case)).into_iter().map(move |(f, t)| (case.clone(), f, t)))
+    {
+        // The files that Secrets would hold are not here, nor is the volume of a queue.
+        let text: Vec<_> = text.lines().filter(|l| !l.contains("_file: ") && !l.contains("reload_interval")).collect();
+        let text = text.join("\n").replace("/var/lib/clustertracing/queue", &folder.path().display().to_string());
         let path = folder.path().join("collector.yaml");
-        std::fs::write(&path, text.join("\n")).unwrap();
+        std::fs::write(&path, text).unwrap();
         let checked = Command::new(&otelcol)
             .arg("validate")
             .arg(format!("--config=file:{}", path.display()))
             .env("NODE_NAME", "cp-1")
+            .env("POD_NAME", "clustertracing-gateway-0")
             .env("CLUSTERTRACING_HEADER_1_0", "Bearer abc")
             .env("CLUSTERTRACING_HEADER_1_1", "12345")
             .output()
             .unwrap();
-        assert!(checked.status.success(), "{}: {}", case.display(), String::from_utf8_lossy(&checked.stderr));
+        assert!(checked.status.success(), "{} {file}: {}", case.display(), String::from_utf8_lossy(&checked.stderr));
     }
 }
 

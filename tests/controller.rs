@@ -178,7 +178,7 @@ fn server(node_tracings: &[Value]) -> Server {
         })
     };
     let v = validate(&serde_json::from_value(resource()).unwrap(), &installation()).unwrap();
-    let objects = collector::render(&v, v.wanted_collector().unwrap());
+    let objects = collector::render(&v, v.wanted_collector().unwrap(), &BTreeMap::new());
     let pod = |name: &str| {
         json!({
             "metadata": { "name": format!("collector-{name}"), "annotations": { collector::ANNOTATION_REVISION: objects.revision } },

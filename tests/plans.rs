@@ -19,7 +19,7 @@ use clustertracing::plan::canary::Canary;
 use clustertracing::plan::events::NewEvent;
 use clustertracing::plan::observed::KubeadmConfig;
 use clustertracing::plan::report::{Progress, WaitingOn};
-use clustertracing::plan::secret::Content;
+use clustertracing::plan::secret::{Content, ObservedSecret};
 use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -301,7 +301,8 @@ fn take(world: &mut World, step: &Step, out: &mut String) {
 /// A Secret is there, with a certificate that ends then; or is not there.
 fn secret(world: &mut World, name: &str, ends: Option<Timestamp>) {
     let keys = |ends| ["ca.crt", "tls.crt", "tls.key"].map(|key| (key.to_owned(), Content::Certificate { ends }));
-    world.secrets.insert(name.to_owned(), ends.map(|ends| keys(ends).into()));
+    let secret = |ends| ObservedSecret { authorities: Some("authority".into()), keys: keys(ends).into(), ..ObservedSecret::default() };
+    world.secrets.insert(name.to_owned(), ends.map(secret));
 }
 
 fn platform(labels: &BTreeMap<String, String>, kubelet_version: &str) -> Option<Platform> {
@@ -411,7 +412,11 @@ fn writes(turn: &Turn) -> Vec<String> {
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => lines.push(format!("collector {}", objects.config_map_name)),
-        CollectorPlan::Prune(names) => lines.push(format!("remove configmap {}", names.join(", "))),
+        CollectorPlan::Prune { config_maps, gateway } => {
+            let gateway = gateway.then(|| "the gateway".to_owned());
+            let config_maps = (!config_maps.is_empty()).then(|| format!("configmap {}", config_maps.join(", ")));
+            lines.push(format!("remove {}", gateway.into_iter().chain(config_maps).collect::<Vec<_>>().join(" and ")));
+        }
         CollectorPlan::Remove => lines.push("remove the collector".to_owned()),
     }
     if let Some(text) = plan.kubeadm.text() {
@@ -643,7 +648,7 @@ fn checked_turn(world: &mut World) {
     assert!(!spec.rollout.paused, "a grant while paused");
     assert!(removing || spec.rollout.mode == RolloutMode::Automatic, "a grant in preview");
     let traced = turn.status.collector.is_some() && plan.report.nodes.iter().any(|n| n.name == grant.node && n.selected);
-    assert!(!traced || plan.report.without_collector.is_empty(), "a grant before the collector");
+    assert!(!traced || plan.report.lacking.is_empty(), "a grant before the collector");
     let outcomes = before.node_tracings.values().filter_map(|n| n.status.last_outcome.as_ref());
     let soak = i64::from(spec.rollout.soak_seconds);
     assert!(outcomes.clone().all(|o| before.now.duration_since(o.finished_time.0).as_secs() >= soak), "a grant within the soak time");

@@ -5,6 +5,8 @@
 
 #[expect(unreachable_pub, reason = "kube's derive makes public items in a private scope")]
 pub mod clustertracing;
+#[expect(unreachable_pub, reason = "kube's derive makes public items in a private scope")]
+pub mod collector;
 pub mod condition;
 pub mod drift;
 #[expect(
@@ -15,10 +17,8 @@ pub mod drift;
 pub mod node_tracing;
 pub mod telemetry;
 
-pub use clustertracing::{
-    ClusterTracing, ClusterTracingSpec, ClusterTracingStatus, CollectorMode, CollectorSpec, Exporter, ExporterProtocol, ProbeSpec,
-    RolloutMode, RolloutSpec, State,
-};
+pub use clustertracing::{ClusterTracing, ClusterTracingSpec, ClusterTracingStatus, ProbeSpec, RolloutMode, RolloutSpec, State};
+pub use collector::{CollectorMode, CollectorSpec, Exporter, ExporterProtocol};
 pub use condition::{ConditionType, Reason};
 pub use drift::{Deviation, Drift, DriftCause};
 pub use node_tracing::{Grant, NodeSettings, NodeTracing, NodeTracingSpec, NodeTracingStatus, Target};

@@ -7,6 +7,9 @@ use std::str::FromStr;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// What a gateway's pod is called among collectors: this, and the pod's name. No node's name has a slash.
+pub const GATEWAY_PREFIX: &str = "gateway/";
+
 /// One process that sends spans: `service.name` and `service.instance.id` of its resource (OpenTelemetry semantic conventions).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instance {

@@ -1,7 +1,9 @@
 //! Writes what a plan says, and nothing else. No decisions: an order of writes in which each leaves a state that can be planned from.
 
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
@@ -35,7 +37,10 @@ pub(super) async fn apply(ctx: &Context, seen: &Observation, plan: &Plan) -> Res
     match &plan.collector {
         CollectorPlan::Keep => {}
         CollectorPlan::Apply(objects) => apply_collector(ctx, objects).await?,
-        CollectorPlan::Prune(config_maps) => {
+        CollectorPlan::Prune { config_maps, gateway } => {
+            if *gateway {
+                remove_gateway(ctx).await?;
+            }
             for name in config_maps {
                 delete(&ctx.in_namespace::<ConfigMap>(), name, &DeleteParams::default()).await?;
             }
@@ -201,6 +206,12 @@ async fn apply_collector(ctx: &Context, objects: &CollectorObjects) -> Result<()
     let config_maps = ctx.in_namespace::<ConfigMap>();
     let written = config_maps.patch(&objects.config_map_name, &server_side(), &Patch::Apply(&objects.config_map)).await;
     written.map_err(write(&format!("configmap {}", objects.config_map_name)))?;
+    // Before those that send there.
+    if let Some(gateway) = &objects.gateway {
+        apply_gateway::<Service>(ctx, &gateway.service).await?;
+        apply_gateway::<PodDisruptionBudget>(ctx, &gateway.disruption_budget).await?;
+        apply_gateway::<Deployment>(ctx, &gateway.deployment).await?;
+    }
     let daemon_sets = ctx.in_namespace::<DaemonSet>();
     let written = daemon_sets.patch(collector::NAME, &server_side(), &Patch::Apply(&objects.daemon_set)).await;
     written.map_err(write(&format!("daemonset {}", collector::NAME)))?;
@@ -208,9 +219,28 @@ async fn apply_collector(ctx: &Context, objects: &CollectorObjects) -> Result<()
     Ok(())
 }
 
+async fn apply_gateway<K>(ctx: &Context, object: &Value) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let written = ctx.in_namespace::<K>().patch(collector::GATEWAY, &server_side(), &Patch::Apply(object)).await;
+    written.map_err(write(&format!("{} {}", K::kind(&()).to_lowercase(), collector::GATEWAY)))?;
+    Ok(())
+}
+
+/// The `Deployment` last: while it is there, something of the gateway is.
+async fn remove_gateway(ctx: &Context) -> Result<(), Error> {
+    delete(&ctx.in_namespace::<PodDisruptionBudget>(), collector::GATEWAY, &DeleteParams::default()).await?;
+    delete(&ctx.in_namespace::<Service>(), collector::GATEWAY, &DeleteParams::default()).await?;
+    delete(&ctx.in_namespace::<Deployment>(), collector::GATEWAY, &DeleteParams::background()).await
+}
+
 async fn remove_collector(ctx: &Context, seen: &Observation) -> Result<(), Error> {
     if seen.observed.collector.daemon_set.is_some() {
         delete(&ctx.in_namespace::<DaemonSet>(), collector::NAME, &DeleteParams::background()).await?;
+    }
+    if seen.observed.collector.gateway.deployment.is_some() {
+        remove_gateway(ctx).await?;
     }
     for name in &seen.observed.collector.config_maps {
         delete(&ctx.in_namespace::<ConfigMap>(), name, &DeleteParams::default()).await?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -169,6 +169,8 @@ async fn watch(context: Arc<Context>, turns: mpsc::Receiver<()>) {
     let node_tracings = watcher(context.node_tracings(), everything()).backoff(Doubling::default()).touched_objects();
     let daemon_sets = watcher(context.in_namespace::<DaemonSet>(), everything().labels(collector::SELECTOR));
     let daemon_sets = daemon_sets.backoff(Doubling::default()).touched_objects();
+    let gateways = watcher(context.in_namespace::<Deployment>(), everything().labels(collector::GATEWAY_SELECTOR));
+    let gateways = gateways.backoff(Doubling::default()).touched_objects();
     let canaries = watcher(context.in_namespace::<Pod>(), everything().labels(canary::SELECTOR));
     let canaries = canaries.backoff(Doubling::default()).touched_objects();
     let checks = watcher(context.in_namespace::<Pod>(), everything().labels(collector_check::SELECTOR));
@@ -178,6 +180,7 @@ async fn watch(context: Arc<Context>, turns: mpsc::Receiver<()>) {
         .trigger_backoff(AtOnce)
         .reconcile_all_on(turns)
         .owns_stream(daemon_sets)
+        .owns_stream(gateways)
         .owns_stream(canaries)
         .owns_stream(checks)
         .watches_stream(nodes, |_| [ObjectRef::new(api::SINGLETON)])
@@ -223,7 +226,7 @@ async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, 
 /// # Errors
 /// When the API server cannot be read or written; what was written stays, and the next turn goes on from there.
 pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
-    let Some(seen) = observe::observe(ctx).instrument(info_span!("observe")).await? else {
+    let Some(seen) = Box::pin(observe::observe(ctx).instrument(info_span!("observe"))).await? else {
         ctx.told.expect(None);
         return Ok(Action::await_change());
     };

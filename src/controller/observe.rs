@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::{Context, Error};
-use crate::api::{self, ClusterTracing, NodeTracing};
+use crate::api::{self, ClusterTracing, CollectorMode, NodeTracing};
 use crate::component::kubeadm;
-use crate::plan::observed::{KubeadmConfig, Observed, ObservedCollector, platform};
+use crate::plan::collector_check::observed::trouble;
+use crate::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedGateway, platform};
 use crate::plan::secret::{self, ObservedSecret};
 use crate::plan::validate::{Validated, validate};
 use crate::plan::{canary, collector, collector_check};
@@ -60,7 +62,7 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     // Last, so that it is newest: whether a grant may be given is read here.
     let node_tracings = ctx.node_tracings().list(&ListParams::default()).await.map_err(read("nodetracings"))?.items;
 
-    let collector = ObservedCollector::new(daemon_set, &config_maps, &pods);
+    let collector = ObservedCollector::new(daemon_set, &config_maps, &pods, gateway(ctx, &resource).await?);
     let observed = Observed {
         elsewhere: others.iter().find_map(platform),
         kubeadm_config,
@@ -71,6 +73,24 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     };
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();
     Ok(Some(Observation { resource, observed, node_tracings, kubeadm }))
+}
+
+/// The gateway. Its `Service` and `PodDisruptionBudget` are looked for where they should be.
+async fn gateway(ctx: &Context, resource: &ClusterTracing) -> Result<ObservedGateway, Error> {
+    let read = |object| move |source| Error::Read { object, source };
+    let deployment = ctx.in_namespace::<Deployment>().get_opt(collector::GATEWAY).await.map_err(read("the gateway's deployment"))?;
+    if resource.spec.collector.mode != CollectorMode::Gateway {
+        return Ok(ObservedGateway { deployment, ..ObservedGateway::default() });
+    }
+    let ours = ListParams::default().labels(collector::GATEWAY_SELECTOR);
+    let pods = ctx.in_namespace::<Pod>().list(&ours).await.map_err(read("the gateway's pods"))?.items;
+    let disruption_budgets = ctx.in_namespace::<PodDisruptionBudget>();
+    Ok(ObservedGateway {
+        deployment,
+        service: ctx.in_namespace::<Service>().get_opt(collector::GATEWAY).await.map_err(read("the gateway's service"))?,
+        disruption_budget: disruption_budgets.get_opt(collector::GATEWAY).await.map_err(read("the gateway's poddisruptionbudget"))?,
+        words: pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).find_map(trouble),
+    })
 }
 
 /// The Secrets that the wanted collector names. One that may not be read is not known: its lack is then told by a pod that does not start.

@@ -28,7 +28,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Grant, Reason, RolloutMode, Target};
 use canary::CanaryPlan;
-use collector::CollectorObjects;
+use collector::{CollectorObjects, Lacking};
 use collector_check::{Check, CheckPlan};
 use kubeadm::Keeping;
 use observed::{Observed, ObservedNode};
@@ -90,8 +90,13 @@ pub enum CollectorPlan {
     Keep,
     /// Make it so.
     Apply(Box<CollectorObjects>),
-    /// Remove `ConfigMap`s of earlier configurations.
-    Prune(Vec<String>),
+    /// Remove what only earlier configurations needed.
+    Prune {
+        /// Names of `ConfigMap`s.
+        config_maps: Vec<String>,
+        /// The gateway.
+        gateway: bool,
+    },
     /// Remove everything.
     Remove,
 }
@@ -132,20 +137,19 @@ impl Plan {
 /// - No canary pod is left where none is waited for.
 /// - No collector that its own program has not found well in a pod, or whose Secrets are known to be missing.
 /// - No collector on a port that an agent has not found free, or its own.
-/// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node.
+/// - No grant of a node that sends to the node collector before a collector of the wanted configuration is Ready on every selected node,
+///   and the gateway, where there is to be one.
 /// - Applied to its own effect, a plan of the same time is idle, or the next step of the same rollout.
 pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let nodes: Vec<_> = o.nodes.iter().map(|(name, node)| node_report(v, o, name, node, now)).collect();
-    let wanted = v.wanted_collector().map(|c| collector::render(v, c));
-    let without_collector = wanted
-        .as_ref()
-        .map(|w| w.missing_on(&o.collector, nodes.iter().filter(|n| n.selected).map(|n| n.name.clone())))
-        .unwrap_or_default();
+    let wanted = v.wanted_collector().map(|c| collector::render(v, c, &o.secrets));
+    let selected = nodes.iter().filter(|n| n.selected).map(|n| n.name.clone());
+    let lacking = wanted.as_ref().map(|w| w.lacking(&o.collector, selected)).unwrap_or_default();
     let earlier_collector = wanted
         .as_ref()
         .is_some_and(|w| !w.are_in(&o.collector) && nodes.iter().filter(|n| n.selected).all(|n| o.collector.ready.contains_key(&n.name)));
     let check = collector_check::stand(v, o, &nodes, wanted.as_ref(), now);
-    let situation = Situation { validated: v, observed: o, nodes: &nodes, without_collector: &without_collector, check: &check, now };
+    let situation = Situation { validated: v, observed: o, nodes: &nodes, lacking: &lacking, check: &check, now };
     let progress = rollout::decide(&situation);
     let finish = matches!(progress, Progress::Done(Done::Restored | Done::Released));
     // Not even an agent is asked where another platform renders the manifests.
@@ -156,8 +160,7 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
     let grant = if targets.is_empty() { grant(&situation, &progress) } else { None };
     let wanted = wanted.filter(|_| !finish && !elsewhere);
     let collector_check = collector_check::plan(v, o, wanted.as_ref(), &check, now);
-    let collector =
-        if finish || elsewhere { CollectorPlan::Keep } else { collector_plan(v, o, &nodes, wanted, &check, &without_collector) };
+    let collector = if finish || elsewhere { CollectorPlan::Keep } else { collector_plan(v, o, &nodes, wanted, &check, &lacking) };
     Plan {
         add_finalizer: v.goal == Goal::Trace && !v.has_finalizer && !elsewhere,
         orphans: orphans(o),
@@ -169,7 +172,7 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
         canaries,
         grant,
         finish,
-        report: Report { progress, nodes, without_collector, earlier_collector, secret: secret::trouble(v, o, now) },
+        report: Report { progress, nodes, lacking, earlier_collector, secret: secret::trouble(v, o, now) },
     }
 }
 
@@ -229,7 +232,7 @@ fn collector_plan(
     nodes: &[NodeReport],
     wanted: Option<CollectorObjects>,
     check: &Check,
-    without_collector: &[String],
+    lacking: &Lacking,
 ) -> CollectorPlan {
     if v.rollout.mode == RolloutMode::Preview && v.goal == Goal::Trace {
         return CollectorPlan::Keep;
@@ -240,11 +243,13 @@ fn collector_plan(
             return if free && check.lets_pass() { CollectorPlan::Apply(Box::new(wanted)) } else { CollectorPlan::Keep };
         }
         let unused = collector::unused_config_maps(&o.collector, Some(&wanted.config_map_name));
-        // A pod of the earlier configuration may still be starting, until each node has one of the new.
-        let prune = !unused.is_empty() && without_collector.is_empty();
-        return if prune { CollectorPlan::Prune(unused.into_iter().collect()) } else { CollectorPlan::Keep };
+        let gateway = wanted.gateway.is_none() && o.collector.gateway.deployment.is_some();
+        // A pod of the earlier configuration may still be starting, or send to the gateway, until each node has one of the new.
+        let prune = (!unused.is_empty() || gateway) && lacking.is_empty();
+        let config_maps = unused.into_iter().collect();
+        return if prune { CollectorPlan::Prune { config_maps, gateway } } else { CollectorPlan::Keep };
     }
-    let is_there = o.collector.daemon_set.is_some() || !o.collector.config_maps.is_empty();
+    let is_there = o.collector.daemon_set.is_some() || !o.collector.config_maps.is_empty() || o.collector.gateway.deployment.is_some();
     if is_there && nodes.iter().all(|n| n.stand == Stand::UpToDate) { CollectorPlan::Remove } else { CollectorPlan::Keep }
 }
 

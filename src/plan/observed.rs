@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -123,6 +124,32 @@ pub struct ObservedCollector {
     pub ready: BTreeMap<String, String>,
     /// When its `DaemonSet` was changed last, by the API server's clock.
     pub applied: Option<Timestamp>,
+    /// The gateway's objects.
+    pub gateway: Box<ObservedGateway>,
+}
+
+/// The gateway's objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObservedGateway {
+    /// The `Deployment`, if there is one.
+    pub deployment: Option<Deployment>,
+    /// The `Service`, if there is one and it was looked for.
+    pub service: Option<Service>,
+    /// The `PodDisruptionBudget`, if there is one and it was looked for.
+    pub disruption_budget: Option<PodDisruptionBudget>,
+    /// What a pod says of itself that is not Ready.
+    pub words: Option<String>,
+}
+
+impl ObservedGateway {
+    /// Whether all pods are there, of this revision, and Ready.
+    pub fn is_ready(&self, revision: &str) -> bool {
+        let Some(Deployment { metadata, spec, status: Some(status) }) = &self.deployment else { return false };
+        let wanted = spec.replicas.unwrap_or(1);
+        metadata.annotations.iter().flatten().any(|(key, value)| key == collector::ANNOTATION_REVISION && value == revision)
+            && status.observed_generation >= metadata.generation
+            && [status.replicas, status.updated_replicas, status.available_replicas].iter().all(|count| *count == Some(wanted))
+    }
 }
 
 impl Observed {
@@ -204,8 +231,9 @@ fn written_by_controller(meta: &ObjectMeta, operation: &str) -> Option<Timestamp
 
 impl ObservedCollector {
     /// Sorts what was read of the collector.
-    pub fn new(daemon_set: Option<DaemonSet>, config_maps: &[ConfigMap], pods: &[Pod]) -> Self {
+    pub fn new(daemon_set: Option<DaemonSet>, config_maps: &[ConfigMap], pods: &[Pod], gateway: ObservedGateway) -> Self {
         Self {
+            gateway: Box::new(gateway),
             applied: daemon_set.as_ref().and_then(|found| written_by_controller(&found.metadata, "Apply")),
             daemon_set,
             config_maps: config_maps.iter().map(ResourceExt::name_any).collect(),

@@ -7,6 +7,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::canary::{Canary, Refused};
+use super::collector::{self, Lacking};
 use super::collector_check;
 use super::retry::TRIES;
 use super::secret::SecretTrouble;
@@ -22,8 +23,8 @@ pub struct Report {
     pub progress: Progress,
     /// Each control-plane node, by name.
     pub nodes: Vec<NodeReport>,
-    /// Selected nodes without a Ready collector of the wanted configuration; empty where no collector is wanted.
-    pub without_collector: Vec<String>,
+    /// Where no Ready collector of the wanted configuration is; empty where no collector is wanted.
+    pub lacking: Lacking,
     /// Every selected node has a Ready collector of another configuration, which is not replaced yet.
     pub earlier_collector: bool,
     /// What is wrong with a Secret of the wanted collector.
@@ -76,10 +77,10 @@ pub enum WaitingOn {
     },
     /// The collector comes first.
     Collector {
-        /// Nodes without it.
-        nodes: Vec<String>,
-        /// The first that tells why: the node, and its pod's words.
-        words: Option<(String, String)>,
+        /// Where it is not Ready.
+        lacking: Lacking,
+        /// The first that tells why: its node, or nothing for the gateway, and its pod's words.
+        words: Option<(Option<String>, String)>,
     },
     /// A new collector is tried, before it replaces one that works.
     CollectorCheck {
@@ -350,6 +351,19 @@ impl Done {
     }
 }
 
+fn waiting_for_collector(lacking: &Lacking, words: Option<&(Option<String>, String)>, namespace: &str) -> String {
+    let told = match words {
+        Some((Some(node), words)) => format!(" (node {node}: {words})"),
+        Some((None, words)) => format!(" (gateway: {words})"),
+        None => String::new(),
+    };
+    let pods = if lacking.gateway { collector::GATEWAY_SELECTOR } else { "app.kubernetes.io/component=collector" };
+    format!(
+        "the collector is not Ready {lacking}{told}; no node is changed before it is; see its pods: \
+         kubectl -n {namespace} describe pods -l {pods}"
+    )
+}
+
 impl WaitingOn {
     /// The reason code: `goal` tells a rollout from a removal.
     pub fn reason(&self, goal: Goal) -> Reason {
@@ -395,10 +409,10 @@ impl WaitingOn {
             | Self::Paused { next: node }
             | Self::Grant { node }
             | Self::Canary { held: Some((node, _)), .. }
-            | Self::Collector { words: Some((node, _)), .. } => Some(node),
+            | Self::Collector { words: Some((Some(node), _)), .. } => Some(node),
             Self::Canary { held: None, .. }
             | Self::Preflight { .. }
-            | Self::Collector { words: None, .. }
+            | Self::Collector { words: None | Some((None, _)), .. }
             | Self::CollectorCheck { .. } => None,
         }
     }
@@ -421,12 +435,7 @@ impl WaitingOn {
                 "node {node}: the pod that tries the new flags gives no verdict: {words}; nothing is written before it does; see: \
                  kubectl -n {namespace} describe pods -l app.kubernetes.io/component=canary"
             ),
-            Self::Collector { nodes, words } => format!(
-                "the collector is not Ready on {}{}; no node is changed before it is; see its pods: \
-                 kubectl -n {namespace} describe pods -l app.kubernetes.io/component=collector",
-                nodes.join(", "),
-                words.as_ref().map(|(node, words)| format!(" (node {node}: {words})")).unwrap_or_default()
-            ),
+            Self::Collector { lacking, words } => waiting_for_collector(lacking, words.as_ref(), namespace),
             Self::CollectorCheck { held } => collector_check::waiting(held.as_deref(), namespace),
             Self::Node { node, since, overdue } => {
                 let since = since.map(|t| format!(" since {t}")).unwrap_or_default();

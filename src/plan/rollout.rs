@@ -9,6 +9,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::canary::Canary;
+use super::collector::Lacking;
 use super::collector_check::Check;
 use super::observed::{Observed, ObservedNodeTracing};
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
@@ -30,8 +31,8 @@ pub struct Situation<'a> {
     pub observed: &'a Observed,
     /// Where each control-plane node stands.
     pub nodes: &'a [NodeReport],
-    /// Selected nodes without the collector that they should have.
-    pub without_collector: &'a [String],
+    /// Where the collector is not that should be there.
+    pub lacking: &'a Lacking,
     /// Where the trial of that collector stands.
     pub check: &'a Check,
     /// Now.
@@ -241,7 +242,7 @@ fn settled(s: &Situation<'_>) -> Progress {
     if let Some(waiting) = unwell {
         return Progress::Waiting(waiting);
     }
-    if !s.without_collector.is_empty() {
+    if !s.lacking.is_empty() {
         return match s.validated.rollout.mode {
             RolloutMode::Preview => preview(s),
             RolloutMode::Automatic => Progress::Waiting(collector(s)),
@@ -281,14 +282,14 @@ fn preview(s: &Situation<'_>) -> Progress {
     });
     Progress::Stalled(Stalled::Preview {
         changes: changes.collect(),
-        collector: !s.without_collector.is_empty(),
+        collector: !s.lacking.is_empty(),
         tried: s.nodes.iter().any(|n| n.canary == Canary::Passed),
     })
 }
 
 /// No node is told to send spans before its collector takes them: a dead receiver makes a stopping API server wait for it.
 fn collector_first(s: &Situation<'_>, candidate: &NodeReport) -> Option<WaitingOn> {
-    (candidate.selected && !s.without_collector.is_empty()).then(|| collector(s))
+    (candidate.selected && !s.lacking.is_empty()).then(|| collector(s))
 }
 
 /// What the collector waits for that is not Ready.
@@ -297,8 +298,10 @@ fn collector(s: &Situation<'_>) -> WaitingOn {
         Check::Trying { .. } => WaitingOn::CollectorCheck { held: None },
         Check::Held { words } => WaitingOn::CollectorCheck { held: Some(words.clone()) },
         Check::NotNeeded | Check::Passed | Check::Refused { .. } => {
-            let words = s.without_collector.iter().find_map(|node| Some((node.clone(), s.observed.collector.words.get(node)?.clone())));
-            WaitingOn::Collector { nodes: s.without_collector.to_vec(), words }
+            let found = &s.observed.collector;
+            let of_node = s.lacking.nodes.iter().find_map(|node| Some((Some(node.clone()), found.words.get(node)?.clone())));
+            let of_gateway = || found.gateway.words.clone().filter(|_| s.lacking.gateway).map(|words| (None, words));
+            WaitingOn::Collector { lacking: s.lacking.clone(), words: of_node.or_else(of_gateway) }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The Secrets that the collector's exporters name: whether they are there, and until when their certificates hold.
 //!
-//! Of a Secret nothing is kept but the names of its keys and the end of its certificate. What is rendered does not depend on it, so that
-//! a rotated one rolls nothing out.
+//! Of a Secret nothing is kept but its version, the names of its keys, the end of its certificate and a digest of its authorities. A certificate
+//! that is rotated rolls nothing out: the collector reads it again. What it reads only when it starts ([`read_at_start`]) replaces the collectors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +13,7 @@ use x509_parser::pem::Pem;
 use super::observed::Observed;
 use super::validate::{Collector, Exporter, Validated};
 use crate::api::Reason;
+use crate::api::node_tracing::hex12;
 
 /// A certificate that ends sooner is told of. cert-manager renews at two thirds of a certificate's life: 30 days before the end of its default.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -22,8 +23,16 @@ const CA: &str = "ca.crt";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// A Secret, as far as it matters here: what its keys hold.
-pub type ObservedSecret = BTreeMap<String, Content>;
+/// A Secret, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedSecret {
+    /// `metadata.resourceVersion`: another one may hold other values.
+    pub version: String,
+    /// Digest of the authorities in it, which are no secret.
+    pub authorities: Option<String>,
+    /// What its keys hold.
+    pub keys: BTreeMap<String, Content>,
+}
 
 /// What a key of a Secret holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +89,28 @@ pub fn observed(secret: &Secret) -> ObservedSecret {
         CA | CERTIFICATE => end_of_first(bytes).map_or(Content::NotACertificate, |ends| Content::Certificate { ends }),
         _ => Content::Opaque,
     };
-    secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), content(key, &bytes.0))).collect()
+    let data = secret.data.iter().flatten();
+    ObservedSecret {
+        version: secret.metadata.resource_version.clone().unwrap_or_default(),
+        authorities: data.clone().find(|(key, _)| *key == CA).map(|(_, bytes)| hex12(&bytes.0)),
+        keys: data.map(|(key, bytes)| (key.clone(), content(key, &bytes.0))).collect(),
+    }
+}
+
+/// What a collector reads of its Secrets only when it starts, as a text that changes with it: authorities, by their digest, and headers,
+/// by the version of their Secret, of which no digest may be shown. Of what could not be read it says nothing.
+pub fn read_at_start(collector: &Collector, secrets: &BTreeMap<String, Option<ObservedSecret>>) -> Option<String> {
+    let found = |name: &str| secrets.get(name).and_then(Option::as_ref);
+    let line = |needed: Needed| {
+        let secret = found(&needed.secret)?;
+        match needed.key.as_str() {
+            CA => Some(format!("{} {}", needed.secret, secret.authorities.as_ref()?)),
+            CERTIFICATE | KEY => None,
+            _ => Some(format!("{} {}", needed.secret, secret.version)),
+        }
+    };
+    let lines: BTreeSet<String> = collector.exporters.iter().flat_map(needed).filter_map(line).collect();
+    (!lines.is_empty()).then(|| lines.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
 fn end_of_first(bytes: &[u8]) -> Option<Timestamp> {
@@ -107,7 +137,7 @@ pub fn trouble(v: &Validated, o: &Observed, now: Timestamp) -> Option<SecretTrou
     let all = v.wanted_collector()?.exporters.iter().flat_map(needed);
     let problem = |needed: &Needed| match o.secrets.get(&needed.secret)? {
         None => Some(Problem::NoSecret),
-        Some(keys) => match keys.get(&needed.key) {
+        Some(secret) => match secret.keys.get(&needed.key) {
             None => Some(Problem::NoKey),
             Some(Content::NotACertificate) => Some(Problem::NotACertificate),
             // an old authority in a bundle harms nobody
@@ -208,7 +238,8 @@ mod tests {
     }
 
     fn mk_secret(keys: &[(&str, Content)]) -> ObservedSecret {
-        keys.iter().map(|(key, content)| ((*key).to_owned(), *content)).collect()
+        let keys = keys.iter().map(|(key, content)| ((*key).to_owned(), *content)).collect();
+        ObservedSecret { keys, ..ObservedSecret::default() }
     }
 
     /// All that the exporter needs, with a certificate that ends then.
@@ -253,6 +284,45 @@ mod tests {
     }
 
     #[test]
+    fn authorities_and_headers_are_read_at_the_start_and_a_certificate_is_not() {
+        let v = mk_validated();
+        let read = |spoil: fn(&mut ObservedSecret, &str)| {
+            let mut o = mk_observed("2027-11-21T12:00:00Z");
+            for (name, secret) in &mut o.secrets {
+                spoil(secret.as_mut().unwrap(), name);
+            }
+            read_at_start(v.wanted_collector().unwrap(), &o.secrets)
+        };
+        let before = read(|_, _| {});
+        assert!(before.is_some());
+        assert_eq!(
+            before,
+            read(|secret, name| if name == "client" {
+                secret.version.push('2');
+            })
+        );
+        assert_eq!(
+            before,
+            read(|secret, name| if name == "ca" {
+                secret.version.push('2');
+            })
+        );
+        assert_ne!(
+            before,
+            read(|secret, name| if name == "ca" {
+                secret.authorities = Some("other".into());
+            })
+        );
+        assert_ne!(
+            before,
+            read(|secret, name| if name == "vendor" {
+                secret.version.push('2');
+            })
+        );
+        assert_eq!(read_at_start(v.wanted_collector().unwrap(), &BTreeMap::new()), None);
+    }
+
+    #[test]
     fn a_message_names_secret_key_exporter_command_and_a_day() {
         let message = |problem, secret: &str, key: &str| {
             let needed = Needed { exporter: "tempo".into(), secret: secret.into(), key: key.into() };
@@ -284,8 +354,8 @@ mod tests {
             Secret { data: Some(data.into()), ..Secret::default() }
         };
         let found = observed(&secret(&format!("# of the vendor\n{certificate}")));
-        assert_eq!(found["tls.crt"], Content::Certificate { ends: at("2026-12-01T00:00:00Z") });
-        assert_eq!((found["tls.key"], found["ca.crt"]), (Content::Opaque, Content::NotACertificate));
-        assert_eq!(observed(&secret("-----BEGIN CERTIFICATE-----\n")).get("tls.crt"), Some(&Content::NotACertificate));
+        assert_eq!(found.keys["tls.crt"], Content::Certificate { ends: at("2026-12-01T00:00:00Z") });
+        assert_eq!((found.keys["tls.key"], found.keys["ca.crt"]), (Content::Opaque, Content::NotACertificate));
+        assert_eq!(observed(&secret("-----BEGIN CERTIFICATE-----\n")).keys.get("tls.crt"), Some(&Content::NotACertificate));
     }
 }

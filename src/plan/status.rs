@@ -44,7 +44,7 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
             endpoint: v.endpoint(),
             ready_nodes: v
                 .wanted_collector()
-                .map(|_| i32::try_from(report.selected().saturating_sub(report.without_collector.len())).unwrap_or(i32::MAX)),
+                .map(|_| i32::try_from(report.selected().saturating_sub(report.lacking.nodes.len())).unwrap_or(i32::MAX)),
             span_loss: loss.map(|loss| loss.state),
             span_loss_per_million: loss.and_then(|loss| loss.per_million),
         }),
@@ -89,17 +89,17 @@ fn summary(reason: Reason, message: &str, progress: &Progress) -> Vec<NewConditi
 }
 
 fn collector_available(v: &Validated, o: &Observed, report: &Report) -> NewCondition {
-    let missing = &report.without_collector;
+    let lacking = &report.lacking;
     let (status, reason, message) = match (&v.receiver, v.wanted_collector()) {
         (Receiver::External(endpoint), _) if v.traces_anything() => {
             (None, Reason::ExternalEndpoint, format!("spans go to {endpoint}, which the operator does not watch"))
         }
         (_, None) => (Some(false), Reason::Disabled, "nothing is to be traced, so that no collector is needed".to_owned()),
-        (_, Some(_)) if let Some(trouble) = report.secret.as_ref().filter(|_| missing.is_empty() || report.earlier_collector) => {
+        (_, Some(_)) if let Some(trouble) = report.secret.as_ref().filter(|_| lacking.is_empty() || report.earlier_collector) => {
             let message = format!("a collector takes spans on every selected node; {}", trouble.message(&v.installation.namespace));
             (Some(true), trouble.reason(), message)
         }
-        (_, Some(_)) if missing.is_empty() => {
+        (_, Some(_)) if lacking.is_empty() => {
             (Some(true), Reason::CollectorReady, format!("a collector takes spans on {} on every selected node", v.endpoint()))
         }
         (_, Some(_)) if report.earlier_collector => {
@@ -107,11 +107,13 @@ fn collector_available(v: &Validated, o: &Observed, report: &Report) -> NewCondi
             (Some(true), Reason::CollectorReady, message.to_owned())
         }
         (_, Some(_)) if v.rollout.mode == RolloutMode::Preview => {
-            (Some(false), Reason::Preview, format!("preview: no collector of this configuration on {}", missing.join(", ")))
+            (Some(false), Reason::Preview, format!("preview: no collector of this configuration {lacking}"))
         }
         (_, Some(_)) => {
-            let told = missing.iter().filter_map(|node| Some(format!("; {node}: {}", o.collector.words.get(node)?)));
-            (Some(false), Reason::WaitingForCollector, format!("no Ready collector on {}{}", missing.join(", "), told.collect::<String>()))
+            let of_nodes = lacking.nodes.iter().filter_map(|node| Some(format!("; {node}: {}", o.collector.words.get(node)?)));
+            let of_gateway = o.collector.gateway.words.iter().filter(|_| lacking.gateway).map(|words| format!("; gateway: {words}"));
+            let told: String = of_nodes.chain(of_gateway).collect();
+            (Some(false), Reason::WaitingForCollector, format!("no Ready collector {lacking}{told}"))
         }
     };
     NewCondition { condition: ConditionType::CollectorAvailable, status, reason, message }

@@ -11,25 +11,26 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, ResourceMetrics, metric, number_data_point};
 
 use super::{ExporterSample, Sample};
+use crate::api::telemetry::GATEWAY_PREFIX;
 
 /// For how long a sample is remembered.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(15);
 /// Collectors push every five seconds. Of what comes faster, the last one counts.
 const CLOSEST: SignedDuration = SignedDuration::from_secs(4);
-/// Nodes that are remembered; those of a control plane are few.
-const NODES: usize = 32;
+/// Collectors that are remembered; those of a control plane and of a gateway are few.
+const NODES: usize = 64;
 /// Exporters of one collector that are remembered.
 const EXPORTERS: usize = 12;
 /// Bytes of an exporter's name, whose last part is a DNS label in our configuration.
 const EXPORTER_NAME: usize = 96;
-/// Bytes of a node's name: the longest that a Kubernetes name can be.
-const NODE_NAME: usize = 253;
+/// Bytes of a collector's name: the longest that a Kubernetes name can be, of a gateway's pod.
+const NODE_NAME: usize = 253 + GATEWAY_PREFIX.len();
 
 /// Why a collector's metrics were not remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// No resource of the request names the node that it is from.
-    #[error("no resource has k8s.node.name")]
+    /// No resource of the request names the node that it is from, or the gateway's pod.
+    #[error("no resource has k8s.node.name or k8s.pod.name")]
     NoNode,
     /// None of the metrics counts spans.
     #[error("no metric is of the collector's own about spans")]
@@ -51,9 +52,11 @@ impl Collectors {
         let mut result = Err(Rejected::NoNode);
         for metrics in &request.resource_metrics {
             let attributes = metrics.resource.as_ref().map(|resource| resource.attributes.as_slice()).unwrap_or_default();
-            let Some(node) = attribute(attributes, "k8s.node.name").filter(|name| !name.is_empty()) else { continue };
+            let named = |key| attribute(attributes, key).filter(|name| !name.is_empty());
+            let gateway = || named("k8s.pod.name").map(|pod| format!("{GATEWAY_PREFIX}{pod}"));
+            let Some(name) = named("k8s.node.name").map(str::to_owned).or_else(gateway) else { continue };
             result = match sample(metrics, now) {
-                Some(sample) => self.remember(node, sample),
+                Some(sample) => self.remember(&name, sample),
                 None => Err(Rejected::NoSpans),
             };
         }

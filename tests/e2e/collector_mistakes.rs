@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clustertracing::api::clustertracing::{ExporterTls, SecretRef};
+use clustertracing::api::collector::{ExporterTls, SecretRef};
 use clustertracing::api::{ClusterTracing, CollectorMode, Reason, State};
 
 use crate::support::cluster::{Cluster, HOST, NAMESPACE};

@@ -76,6 +76,11 @@ pub(crate) async fn settles(operator: &Operator) {
     .await;
 }
 
+/// Waits until spans flow; gives the condition's message.
+pub(crate) async fn until_flowing(operator: &Operator) -> String {
+    condition(&flowing(operator, MENDED).await).1
+}
+
 /// Keeps it from running for as long as this is called again and again.
 fn kill_collector(cluster: &Cluster, node: &str) {
     for process in process::running(cluster, node, COLLECTOR) {

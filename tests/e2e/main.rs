@@ -14,6 +14,7 @@ mod dead_collector;
 mod drift;
 mod flow;
 mod gates;
+mod gateway;
 mod mistakes;
 mod redaction;
 mod restarts;

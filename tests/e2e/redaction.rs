@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use clustertracing::api::clustertracing::Redaction;
+use clustertracing::api::collector::Redaction;
 use serde_json::{Value, json};
 
 use crate::support::clients::{Access, get};

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clustertracing::api::telemetry::{ExporterSample, Instance, Sample, TraceId};
+use clustertracing::api::telemetry::{ExporterSample, GATEWAY_PREFIX, Instance, Sample, TraceId};
 use clustertracing::api::{ComponentName, State};
 use clustertracing::component::spans::{adopts_trace_context, service_name};
+use clustertracing::plan::collector::GATEWAY;
 use clustertracing::plan::flow::probe::{Answer, ProbeOff, SentProbe};
 use clustertracing::plan::flow::{
-    Aim, Expected, ExpectedCollector, ExpectedComponent, ExpectedNode, Flow, Identity, Member, Seen, decide, metrics,
+    Aim, Expected, ExpectedCollector, ExpectedComponent, ExpectedGateway, ExpectedNode, Flow, Identity, Member, Seen, decide, metrics,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -83,6 +84,9 @@ pub(crate) struct Settings {
     pub(crate) etcd_only: bool,
     #[serde(default)]
     pub(crate) external: Option<String>,
+    /// A gateway stands before the back end; whether it chooses among traces.
+    #[serde(default)]
+    pub(crate) gateway: Option<bool>,
 }
 
 fn kubernetes() -> String {
@@ -116,12 +120,27 @@ struct Counters {
     store: u64,
 }
 
+impl Counters {
+    /// Sends so many spans on.
+    fn send(&mut self, count: u64, back_end: BackEnd) {
+        let exporter = &mut self.exporter;
+        exporter.capacity = 100;
+        match back_end {
+            BackEnd::Takes => (exporter.sent, exporter.queued) = (exporter.sent + exporter.queued + count, 0),
+            BackEnd::Away => exporter.queued += count,
+            BackEnd::Refuses => exporter.failed += count,
+            BackEnd::Full => (exporter.queued, exporter.rejected) = (exporter.capacity, exporter.rejected + count),
+        }
+    }
+}
+
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     seconds: i64,
     pub(crate) expected: Expected,
     pub(crate) seen: Seen,
     machines: BTreeMap<String, Machine>,
+    gateway: Counters,
     back_end: BackEnd,
     pub(crate) flow: Flow,
     traces: u128,
@@ -152,7 +171,8 @@ impl World {
             namespace: "clustertracing-system".to_owned(),
             aim: settings.external.clone().map_or(Aim::Collectors, Aim::External),
             probe: settings.probe,
-            exporters: settings.exporters.clone(),
+            exporters: if settings.gateway.is_some() { vec![GATEWAY.to_owned()] } else { settings.exporters.clone() },
+            gateway: settings.gateway.map(|chooses| ExpectedGateway { exporters: settings.exporters.clone(), chooses }),
             nodes: settings.nodes.iter().map(|name| (name.clone(), node(name))).collect(),
         };
         let machines = settings.nodes.iter().map(|name| (name.clone(), Machine { collector: true, ..Machine::default() })).collect();
@@ -162,6 +182,7 @@ impl World {
             expected,
             seen: Self::nothing_seen(now),
             machines,
+            gateway: Counters::default(),
             back_end: BackEnd::default(),
             flow: Flow::default(),
             traces: 0,
@@ -254,6 +275,12 @@ impl World {
                 self.tell(node);
             }
         }
+        if let Some(ExpectedGateway { exporters, .. }) = self.expected.gateway.as_ref().filter(|_| self.seconds % 5 == 0) {
+            let Counters { accepted, refused, exporter, .. } = self.gateway;
+            let exporters = exporters.iter().map(|name| (format!("otlp_grpc/{name}"), exporter)).collect();
+            let sample = Sample { at: self.now, accepted, refused, exporters };
+            self.seen.collectors.entry(format!("{GATEWAY_PREFIX}{GATEWAY}-0")).or_default().push(sample);
+        }
         if self.seconds % 5 == 0 {
             self.renew();
             self.flow = decide(&self.expected, &self.seen, &self.flow, self.now);
@@ -283,7 +310,7 @@ impl World {
     /// Components export what they hold. What the collector does not take is tried again, and given up.
     fn export(&mut self, node: &str) {
         let (now, back_end) = (self.now, self.back_end);
-        let machine = self.machine(node);
+        let machine = self.machines.get_mut(node).expect("a node of the case");
         let held = std::mem::take(&mut machine.held);
         if !machine.collector {
             return;
@@ -297,13 +324,15 @@ impl World {
         }
         counters.accepted += count;
         counters.store += count;
-        let exporter = &mut counters.exporter;
-        exporter.capacity = 100;
-        match back_end {
-            BackEnd::Takes => (exporter.sent, exporter.queued) = (exporter.sent + exporter.queued + count, 0),
-            BackEnd::Away => exporter.queued += count,
-            BackEnd::Refuses => exporter.failed += count,
-            BackEnd::Full => (exporter.queued, exporter.rejected) = (exporter.capacity, exporter.rejected + count),
+        match &self.expected.gateway {
+            None => counters.send(count, back_end),
+            Some(gateway) => {
+                counters.send(count, BackEnd::Takes);
+                self.gateway.accepted += count;
+                // Of what it chooses among, one in eight.
+                let chosen = if gateway.chooses { self.gateway.accepted / 8 - (self.gateway.accepted - count) / 8 } else { count };
+                self.gateway.send(chosen, back_end);
+            }
         }
         if machine.cut_off {
             return;

@@ -13,11 +13,12 @@ use clustertracing::api::{
 use clustertracing::component::owner::Platform;
 use clustertracing::plan::events::{self, NewEvent};
 use clustertracing::plan::flow::Flow;
-use clustertracing::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedNode, ObservedNodeTracing};
+use clustertracing::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedGateway, ObservedNode, ObservedNodeTracing};
 use clustertracing::plan::secret::ObservedSecret;
 use clustertracing::plan::status::{invalid_status, status};
 use clustertracing::plan::validate::{Installation, validate};
 use clustertracing::plan::{CollectorPlan, GrantPlan, Plan, plan};
+use k8s_openapi::api::apps::v1::DeploymentStatus;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -359,10 +360,21 @@ impl World {
             CollectorPlan::Apply(objects) => {
                 self.collector.config_maps.insert(objects.config_map_name.clone());
                 self.collector.daemon_set = Some(serde_json::from_value(objects.daemon_set.clone()).expect("a DaemonSet"));
+                if let Some(gateway) = &objects.gateway {
+                    *self.collector.gateway = ObservedGateway {
+                        deployment: Some(serde_json::from_value(gateway.deployment.clone()).expect("a Deployment")),
+                        service: Some(serde_json::from_value(gateway.service.clone()).expect("a Service")),
+                        disruption_budget: Some(serde_json::from_value(gateway.disruption_budget.clone()).expect("a PodDisruptionBudget")),
+                        words: None,
+                    };
+                }
             }
-            CollectorPlan::Prune(names) => {
-                self.collector.config_maps.retain(|n| !names.contains(n));
-                self.collector.checks.retain(|n, _| !names.contains(n));
+            CollectorPlan::Prune { config_maps, gateway } => {
+                self.collector.config_maps.retain(|n| !config_maps.contains(n));
+                self.collector.checks.retain(|n, _| !config_maps.contains(n));
+                if *gateway {
+                    *self.collector.gateway = ObservedGateway::default();
+                }
             }
             CollectorPlan::Remove => self.collector = ObservedCollector::default(),
         }
@@ -394,6 +406,12 @@ impl World {
         let annotations = daemon_set.metadata.annotations.clone().unwrap_or_default();
         let revision = annotations.get(clustertracing::plan::collector::ANNOTATION_REVISION).cloned().unwrap_or_default();
         self.collector.ready = self.nodes.keys().map(|n| (n.clone(), revision.clone())).collect();
+        if let Some(deployment) = &mut self.collector.gateway.deployment {
+            let replicas = deployment.spec.replicas;
+            let (available_replicas, updated_replicas) = (replicas, replicas);
+            let status = DeploymentStatus { replicas, available_replicas, updated_replicas, ..DeploymentStatus::default() };
+            deployment.status = Some(status);
+        }
     }
 
     /// Kubelets start canary pods, and tell what comes of them.

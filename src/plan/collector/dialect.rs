@@ -1,5 +1,7 @@
 //! What differs between the collector's versions.
 
+use serde_json::Value;
+
 use crate::api::ExporterProtocol;
 
 /// What a collector's version calls its exporters, and where it batches.
@@ -17,6 +19,14 @@ impl Dialect {
         match tag_version(image) {
             Some(version) if version < (0, 144) => Self::BatchProcessor,
             _ => Self::BatchingQueue,
+        }
+    }
+
+    /// The processors that batch spans for the back ends.
+    pub(super) fn batching(self) -> Vec<(String, Value)> {
+        match self {
+            Self::BatchProcessor => vec![("batch".to_owned(), super::config::batch(512, 2048))],
+            Self::BatchingQueue => Vec::new(),
         }
     }
 

@@ -9,6 +9,8 @@
 
 mod config;
 mod dialect;
+pub mod extra;
+mod gateway;
 mod objects;
 pub mod redaction;
 
@@ -18,6 +20,7 @@ use serde_json::Value;
 
 use super::observed::ObservedCollector;
 
+pub use gateway::GatewayObjects;
 pub use objects::render;
 
 /// Name of the `DaemonSet` and of its `ServiceAccount`, which the installation brings, and the start of its `ConfigMap`s' names.
@@ -28,6 +31,12 @@ pub const SELECTOR: &str = "app.kubernetes.io/name=clustertracing,app.kubernetes
 pub const STORE: &str = "clustertracing-store";
 /// Port of the trace store's `Service` that takes OTLP over gRPC: spans, and the collectors' own metrics.
 pub const STORE_PORT: u16 = 4317;
+/// Name of the gateway: of its `Deployment`, `Service` and `PodDisruptionBudget`, and of the nodes' exporter that sends there.
+pub const GATEWAY: &str = "clustertracing-gateway";
+/// Selects the gateway's objects and pods.
+pub const GATEWAY_SELECTOR: &str = "app.kubernetes.io/component=collector-gateway";
+/// Port of the gateway's `Service` and pods that takes OTLP over gRPC.
+pub const GATEWAY_PORT: u16 = 4317;
 /// On the `DaemonSet` and its pods: the digest of all that was rendered. A pod is up to date when it carries the wanted one.
 pub const ANNOTATION_REVISION: &str = "clustertracing.dev/collector-revision";
 
@@ -47,6 +56,8 @@ pub struct CollectorObjects {
     pub config_map: Value,
     /// The `DaemonSet`.
     pub daemon_set: Value,
+    /// The gateway's objects, in mode Gateway.
+    pub gateway: Option<GatewayObjects>,
 }
 
 impl CollectorObjects {
@@ -54,17 +65,48 @@ impl CollectorObjects {
     ///
     /// Fields that the API server adds are passed over. Quantities are compared by the revision alone, since it rewrites them (`0.5` → `500m`).
     pub fn are_in(&self, observed: &ObservedCollector) -> bool {
-        let mut wanted = self.daemon_set.clone();
-        if let Some(container) = wanted.pointer_mut("/spec/template/spec/containers/0").and_then(Value::as_object_mut) {
-            container.remove("resources");
-        }
-        let stored = observed.daemon_set.as_ref().and_then(|d| serde_json::to_value(d).ok());
-        observed.config_maps.contains(&self.config_map_name) && stored.is_some_and(|stored| contains(&stored, &wanted))
+        let gateway = self.gateway.as_ref().is_none_or(|wanted| {
+            holds(observed.gateway.deployment.as_ref(), &wanted.deployment)
+                && holds(observed.gateway.service.as_ref(), &wanted.service)
+                && holds(observed.gateway.disruption_budget.as_ref(), &wanted.disruption_budget)
+        });
+        gateway && observed.config_maps.contains(&self.config_map_name) && holds(observed.daemon_set.as_ref(), &self.daemon_set)
     }
 
-    /// Nodes of `selected` on which no collector of this revision is Ready.
-    pub fn missing_on(&self, observed: &ObservedCollector, selected: impl Iterator<Item = String>) -> Vec<String> {
-        selected.filter(|node| observed.ready.get(node) != Some(&self.revision)).collect()
+    /// What of these is not there, or not Ready, of the nodes `selected`.
+    pub fn lacking(&self, observed: &ObservedCollector, selected: impl Iterator<Item = String>) -> Lacking {
+        Lacking {
+            nodes: selected.filter(|node| observed.ready.get(node) != Some(&self.revision)).collect(),
+            gateway: self.gateway.is_some() && !observed.gateway.is_ready(&self.revision),
+        }
+    }
+}
+
+/// Where no Ready collector of the wanted configuration is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// On these selected nodes.
+    pub nodes: Vec<String>,
+    /// In the gateway: not all of its pods are there.
+    pub gateway: bool,
+}
+
+impl Lacking {
+    /// Whether nothing is lacking.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && !self.gateway
+    }
+}
+
+/// `on cp-1, cp-2 and in the gateway`.
+impl std::fmt::Display for Lacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nodes = self.nodes.join(", ");
+        match (nodes.is_empty(), self.gateway) {
+            (false, false) => write!(f, "on {nodes}"),
+            (false, true) => write!(f, "on {nodes} and in the gateway"),
+            (true, _) => f.write_str("in the gateway"),
+        }
     }
 }
 
@@ -78,6 +120,15 @@ pub fn port(observed: &ObservedCollector) -> Option<u16> {
 /// `ConfigMap`s that no pod needs any more.
 pub fn unused_config_maps(observed: &ObservedCollector, wanted: Option<&str>) -> BTreeSet<String> {
     observed.config_maps.iter().filter(|name| Some(name.as_str()) != wanted).cloned().collect()
+}
+
+/// Whether the API server holds `wanted`, whose one container's resources it may have written in another way.
+fn holds<K: serde::Serialize>(stored: Option<&K>, wanted: &Value) -> bool {
+    let mut wanted = wanted.clone();
+    if let Some(container) = wanted.pointer_mut("/spec/template/spec/containers/0").and_then(Value::as_object_mut) {
+        container.remove("resources");
+    }
+    stored.and_then(|stored| serde_json::to_value(stored).ok()).is_some_and(|stored| contains(&stored, &wanted))
 }
 
 /// Whether every field of `wanted` is in `stored` with the same value.

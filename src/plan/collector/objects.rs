@@ -1,29 +1,134 @@
-//! The objects that run the collector: its `ConfigMap` and its `DaemonSet`.
+//! The objects that run the nodes' collectors: their `ConfigMap` and their `DaemonSet`; and what their pods and the gateway's have in common.
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::config::{NODE_NAME, config_text, header_env, tls_dir};
-use super::{ANNOTATION_REVISION, CollectorObjects, NAME, OTLP_PORT};
+use super::config::{self, NODE_NAME, QUEUE_DIR, header_env, tls_dir};
+use super::{ANNOTATION_REVISION, CollectorObjects, NAME, OTLP_PORT, gateway};
+use crate::api::collector::QueueStorage;
 use crate::api::node_tracing::hex12;
 use crate::api::{COLLECTOR_HEALTH_PORT, COLLECTOR_UID, ClusterTracing, GROUP, LABEL_CONTROL_PLANE, SINGLETON, VERSION};
+use crate::plan::secret::{self, ObservedSecret};
 use crate::plan::validate::{Collector, Exporter, Validated};
 
-/// Renders the collector's objects.
-pub fn render(v: &Validated, collector: &Collector) -> CollectorObjects {
-    let config = config_text(v, collector);
-    let config_map_name = format!("{NAME}-{}", hex12(config.as_bytes()));
-    let mut daemon_set = daemon_set(v, collector, &config_map_name);
-    let revision = hex12(daemon_set.to_string().as_bytes());
+/// On a collector's pods: the digest of what of its Secrets it reads only when it starts. Another one replaces the pods.
+const ANNOTATION_SECRETS: &str = "clustertracing.dev/read-at-start";
+
+/// File of the `ConfigMap` that the nodes' collectors read.
+const FILE: &str = "collector.yaml";
+
+/// Which collector an object belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Component {
+    /// Those of the nodes.
+    Node,
+    /// The gateway.
+    Gateway,
+}
+
+impl Component {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Node => "collector",
+            Self::Gateway => "collector-gateway",
+        }
+    }
+
+    pub(super) fn labels(self) -> Value {
+        json!({
+            "app.kubernetes.io/name": "clustertracing",
+            "app.kubernetes.io/component": self.name(),
+            "app.kubernetes.io/managed-by": "clustertracing-controller",
+        })
+    }
+
+    pub(super) fn selector(self) -> Value {
+        json!({ "app.kubernetes.io/name": "clustertracing", "app.kubernetes.io/component": self.name() })
+    }
+}
+
+/// What the pods of nodes and gateway have in common.
+pub(super) struct Pod<'a> {
+    /// Variables that only the collector needs that sends to the exporters.
+    pub(super) exporters_env: Vec<Value>,
+    pub(super) mounts: Vec<Value>,
+    pub(super) volumes: Vec<Value>,
+    pub(super) security: &'a Value,
+    pub(super) container_security: &'a Value,
+}
+
+/// Renders the collector's objects. `secrets` are those that it names, as far as they are known.
+pub fn render(v: &Validated, collector: &Collector, secrets: &BTreeMap<String, Option<ObservedSecret>>) -> CollectorObjects {
+    let namespace = &v.installation.namespace;
+    let mut files = json!({ FILE: config::node_text(collector, namespace) });
+    if collector.gateway.is_some() {
+        files[gateway::FILE] = config::gateway_text(collector, namespace).into();
+    }
+    let config_map_name = format!("{NAME}-{}", hex12(digested(&files).as_bytes()));
+    let security = json!({
+        "runAsNonRoot": true, "runAsUser": COLLECTOR_UID, "runAsGroup": COLLECTOR_UID, "fsGroup": COLLECTOR_UID,
+        "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    let container_security =
+        json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] }, "readOnlyRootFilesystem": true });
+    let volume = json!({ "name": "config", "configMap": { "name": config_map_name } });
+    let mount = json!({ "name": "config", "mountPath": "/etc/clustertracing/collector", "readOnly": true });
+    let (queue_volume, queue_mount) = queue_volume(collector).unzip();
+    let bare = Pod {
+        exporters_env: Vec::new(),
+        mounts: std::iter::once(mount).chain(queue_mount).collect(),
+        volumes: std::iter::once(volume).chain(queue_volume).collect(),
+        security: &security,
+        container_security: &container_security,
+    };
+    // Secrets go where they are needed, and nowhere else.
+    let (tls, env) = (tls_mounts(collector), exporters_env(collector));
+    let sending = Pod {
+        exporters_env: env,
+        mounts: bare
+            .mounts
+            .iter()
+            .cloned()
+            .chain(tls.iter().map(|(volume, _, dir)| json!({ "name": volume, "mountPath": dir, "readOnly": true })))
+            .collect(),
+        volumes: bare
+            .volumes
+            .iter()
+            .cloned()
+            .chain(tls.iter().map(|(volume, secret, _)| json!({ "name": volume, "secret": { "secretName": secret } })))
+            .collect(),
+        ..bare
+    };
+    let mut gateway = collector.gateway.as_ref().map(|g| gateway::render(v, collector, g, &sending));
+    let mut daemon_set = daemon_set(v, collector, if gateway.is_some() { &bare } else { &sending });
+    let read_at_start = secret::read_at_start(collector, secrets).map(|read| json!({ ANNOTATION_SECRETS: hex12(read.as_bytes()) }));
+    if let Some(annotations) = &read_at_start {
+        let sender = gateway.as_mut().map_or(&mut daemon_set, |gateway| &mut gateway.deployment);
+        sender["spec"]["template"]["metadata"]["annotations"] = annotations.clone();
+    }
+    let rendered = gateway.iter().fold(daemon_set.to_string(), |text, g| {
+        [text, g.deployment.to_string(), g.service.to_string(), g.disruption_budget.to_string()].join("\n")
+    });
+    let revision = hex12(rendered.as_bytes());
     daemon_set["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
-    daemon_set["spec"]["template"]["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
+    daemon_set["spec"]["template"]["metadata"]["annotations"][ANNOTATION_REVISION] = revision.as_str().into();
+    if let Some(gateway) = &mut gateway {
+        gateway.annotate(&revision);
+    }
     let config_map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(v, &config_map_name),
+        "metadata": metadata(v, &config_map_name, Component::Node),
         "immutable": true,
-        "data": { "collector.yaml": config },
+        "data": files,
     });
-    CollectorObjects { revision, port: collector.port, config_map_name, config_map, daemon_set }
+    CollectorObjects { revision, port: collector.port, config_map_name, config_map, daemon_set, gateway }
+}
+
+/// The texts, one after the other.
+fn digested(files: &Value) -> String {
+    files.as_object().into_iter().flatten().filter_map(|(_, text)| text.as_str()).collect()
 }
 
 /// Secrets that are mounted for TLS: volume, Secret, folder.
@@ -37,19 +142,38 @@ fn tls_mounts(collector: &Collector) -> Vec<(String, String, String)> {
     collector.exporters.iter().enumerate().flat_map(mounts).collect()
 }
 
-fn labels() -> Value {
-    json!({
-        "app.kubernetes.io/name": "clustertracing",
-        "app.kubernetes.io/component": "collector",
-        "app.kubernetes.io/managed-by": "clustertracing-controller",
+/// Header values from Secrets, and the proxy: read by every gRPC and HTTP client in the process (golang.org/x/net/http/httpproxy).
+fn exporters_env(collector: &Collector) -> Vec<Value> {
+    let headers = collector.exporters.iter().enumerate().flat_map(|(i, e)| e.headers.iter().enumerate().map(move |(j, h)| (i, j, h)));
+    let headers = headers.map(|(i, j, h)| {
+        let key = json!({ "name": h.secret_key_ref.name, "key": h.secret_key_ref.key });
+        json!({ "name": header_env(i, j), "valueFrom": { "secretKeyRef": key } })
+    });
+    let proxy = collector.proxy.iter().flat_map(|proxy| {
+        // The trace store and the gateway end in .svc.
+        let own = ["localhost", "127.0.0.1", "::1", ".svc"];
+        let without: Vec<_> = own.into_iter().chain(proxy.no_proxy.iter().map(String::as_str)).collect();
+        [("HTTP_PROXY", proxy.url.clone()), ("HTTPS_PROXY", proxy.url.clone()), ("NO_PROXY", without.join(","))]
+    });
+    headers.chain(proxy.map(|(name, value)| json!({ "name": name, "value": value }))).collect()
+}
+
+/// Volume and mount of a queue on disk. A pod whose volume outgrows its limit is evicted: so that is far above what may wait.
+fn queue_volume(collector: &Collector) -> Option<(Value, Value)> {
+    // 8 KiB a span, and as much as an empty file may take.
+    let queues = u32::try_from(collector.exporters.len().max(1)).unwrap_or(8);
+    let mebibytes = 64 + queues * collector.queue.spans.div_ceil(128);
+    (collector.queue.storage == QueueStorage::Disk).then(|| {
+        let volume = json!({ "name": "queue", "emptyDir": { "sizeLimit": format!("{mebibytes}Mi") } });
+        (volume, json!({ "name": "queue", "mountPath": QUEUE_DIR }))
     })
 }
 
-fn metadata(v: &Validated, name: &str) -> Value {
+pub(super) fn metadata(v: &Validated, name: &str, component: Component) -> Value {
     json!({
         "name": name,
         "namespace": v.installation.namespace,
-        "labels": labels(),
+        "labels": component.labels(),
         // Deleting the resource takes these along even where the controller cannot.
         "ownerReferences": [{
             "apiVersion": format!("{GROUP}/{VERSION}"),
@@ -61,47 +185,32 @@ fn metadata(v: &Validated, name: &str) -> Value {
     })
 }
 
-fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
-    let tls = tls_mounts(collector);
-    let mut volumes = vec![json!({ "name": "config", "configMap": { "name": config_map } })];
-    volumes.extend(tls.iter().map(|(volume, secret, _)| json!({ "name": volume, "secret": { "secretName": secret } })));
-    let mut mounts = vec![json!({ "name": "config", "mountPath": "/etc/clustertracing/collector", "readOnly": true })];
-    mounts.extend(tls.iter().map(|(volume, _, dir)| json!({ "name": volume, "mountPath": dir, "readOnly": true })));
-    let headers = collector.exporters.iter().enumerate().flat_map(|(i, e)| e.headers.iter().enumerate().map(move |(j, h)| (i, j, h)));
+fn daemon_set(v: &Validated, collector: &Collector, pod: &Pod<'_>) -> Value {
     let mut env = vec![json!({ "name": NODE_NAME, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "spec.nodeName" } } })];
-    env.extend(headers.map(|(i, j, h)| {
-        let key = json!({ "name": h.secret_key_ref.name, "key": h.secret_key_ref.key });
-        json!({ "name": header_env(i, j), "valueFrom": { "secretKeyRef": key } })
-    }));
+    env.extend(pod.exporters_env.iter().cloned());
     let probe = json!({ "host": "127.0.0.1", "port": COLLECTOR_HEALTH_PORT, "path": "/" });
     let container = json!({
         "name": "collector",
         "image": collector.image,
-        "args": ["--config=file:/etc/clustertracing/collector/collector.yaml"],
+        "args": [format!("--config=file:/etc/clustertracing/collector/{FILE}")],
         "ports": [{ "name": OTLP_PORT, "containerPort": collector.port, "hostPort": collector.port, "hostIP": "127.0.0.1", "protocol": "TCP" }],
         "readinessProbe": { "httpGet": probe, "periodSeconds": 5, "timeoutSeconds": 2 },
         "livenessProbe": { "httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6 },
         "resources": collector.resources.as_ref().and_then(|r| serde_json::to_value(r).ok()).unwrap_or_else(default_resources),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": { "drop": ["ALL"] },
-            "readOnlyRootFilesystem": true,
-        },
+        "securityContext": pod.container_security,
         "env": env,
-        "volumeMounts": mounts,
+        "volumeMounts": pod.mounts,
         // The last lines of a collector that ends say why, and the controller reads them in the pod's status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
     json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": metadata(v, NAME),
+        "metadata": metadata(v, NAME, Component::Node),
         "spec": {
-            "selector": { "matchLabels": {
-                "app.kubernetes.io/name": "clustertracing", "app.kubernetes.io/component": "collector",
-            } },
+            "selector": { "matchLabels": Component::Node.selector() },
             "template": {
-                "metadata": { "labels": labels() },
+                "metadata": { "labels": Component::Node.labels() },
                 "spec": {
                     "serviceAccountName": NAME,
                     // The collector asks the API server for nothing.
@@ -119,12 +228,9 @@ fn daemon_set(v: &Validated, collector: &Collector, config_map: &str) -> Value {
                     // made again while its predecessor's pod is still there would stay without a pod on a node that was NotReady
                     // meanwhile: from 1.35 on its controller tells the two apart by name only when the node is Ready again.
                     "tolerations": [{ "operator": "Exists" }],
-                    "securityContext": {
-                        "runAsNonRoot": true, "runAsUser": COLLECTOR_UID, "runAsGroup": COLLECTOR_UID, "fsGroup": COLLECTOR_UID,
-                        "seccompProfile": { "type": "RuntimeDefault" },
-                    },
+                    "securityContext": pod.security,
                     "containers": [container],
-                    "volumes": volumes,
+                    "volumes": pod.volumes,
                 },
             },
         },

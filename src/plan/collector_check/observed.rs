@@ -1,6 +1,6 @@
 //! What the status of a pod says that tries a collector, or runs one.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -70,12 +70,14 @@ fn state(pod: &Pod) -> CheckState {
     if let Some(reason) = status.reason.as_ref().filter(|_| status.phase.as_deref() == Some("Failed")) {
         return CheckState::Lost { words: of(reason, status.message.as_deref()) };
     }
-    let ended = status.container_statuses.iter().flatten().find_map(|container| container.state.as_ref()?.terminated.as_ref());
-    match ended {
-        None => CheckState::Starting { words: trouble(pod).unwrap_or_else(|| waiting(&status)) },
-        Some(ended) if ended.exit_code == 0 => CheckState::Passed,
+    let containers = status.container_statuses.iter().flatten();
+    let ended: Vec<_> = containers.clone().filter_map(|container| container.state.as_ref()?.terminated.as_ref()).collect();
+    match ended.iter().find(|ended| ended.exit_code != 0) {
         Some(ended) if is_killed(ended) => CheckState::Lost { words: format!("it was killed (exit code {})", ended.exit_code) },
         Some(ended) => CheckState::Refused { words: last_words(ended) },
+        // The gateway's configuration is tried beside the nodes'.
+        None if !ended.is_empty() && ended.len() == containers.count() => CheckState::Passed,
+        None => CheckState::Starting { words: trouble(pod).unwrap_or_else(|| waiting(&status)) },
     }
 }
 
@@ -113,7 +115,10 @@ pub fn words(output: &str) -> String {
 /// Why a collector's pod is not Ready, in its own or the kubelet's words; nothing where there are none. The same while it is started again
 /// and again: neither a count nor a time, and one reason for an image that is tried and waited for in turn.
 pub fn trouble(pod: &Pod) -> Option<String> {
-    let container = pod.status.as_ref()?.container_statuses.iter().flatten().next()?;
+    pod.status.as_ref()?.container_statuses.iter().flatten().find_map(trouble_of)
+}
+
+fn trouble_of(container: &ContainerStatus) -> Option<String> {
     let ended = |state: &Option<ContainerState>| state.as_ref()?.terminated.as_ref().filter(|ended| ended.exit_code != 0).map(last_words);
     if let Some(words) = ended(&container.state).or_else(|| ended(&container.last_state)) {
         return Some(format!("the collector ended: {words}"));

@@ -20,7 +20,11 @@ pub fn name(revision: &str, generation: i64) -> String {
 /// The pod that tries `wanted` on `node`, for this generation of the resource.
 pub fn render(wanted: &CollectorObjects, generation: i64, node: &str) -> Value {
     let metadata = &wanted.daemon_set["metadata"];
-    let template = &wanted.daemon_set["spec"]["template"]["spec"];
+    let nodes = &wanted.daemon_set["spec"]["template"]["spec"];
+    let gateway = wanted.gateway.as_ref().map(|gateway| &gateway.deployment["spec"]["template"]["spec"]);
+    // The gateway has the same volumes, and the Secrets that the nodes do without.
+    let volumes = &gateway.unwrap_or(nodes)["volumes"];
+    let gateway = gateway.map(|gateway| container(&gateway["containers"][0], "gateway"));
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -43,16 +47,17 @@ pub fn render(wanted: &CollectorObjects, generation: i64, node: &str) -> Value {
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
-            "securityContext": template["securityContext"],
-            "containers": [container(&template["containers"][0])],
-            "volumes": template["volumes"].as_array().into_iter().flatten().map(volume).collect::<Vec<_>>(),
+            "securityContext": nodes["securityContext"],
+            "containers": std::iter::once(container(&nodes["containers"][0], "collector")).chain(gateway).collect::<Vec<_>>(),
+            "volumes": volumes.as_array().into_iter().flatten().map(volume).collect::<Vec<_>>(),
         },
     })
 }
 
-/// The collector's container, which checks its configuration and ends.
-fn container(of: &Value) -> Value {
+/// A collector's container, which checks its configuration and ends.
+fn container(of: &Value, name: &str) -> Value {
     let mut container = of.clone();
+    container["name"] = name.into();
     if let Some(fields) = container.as_object_mut() {
         fields.retain(|name, _| !["ports", "readinessProbe", "livenessProbe", "startupProbe", "lifecycle"].contains(&name.as_str()));
     }

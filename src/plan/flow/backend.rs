@@ -25,6 +25,15 @@ pub enum Cause {
     NothingSent,
 }
 
+/// What shows that an exporter has something to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comes {
+    /// The collector took spans.
+    Accepted,
+    /// Spans are in the exporter's queue: the collector keeps some of those that it took to itself.
+    Queued,
+}
+
 /// By how much a counter rose from one sample to the next. One that fell belongs to a new process: all of it is new.
 pub(super) fn rise(old: u64, new: u64) -> u64 {
     new.checked_sub(old).unwrap_or(new)
@@ -58,11 +67,15 @@ pub(super) fn refuses(samples: &[Sample]) -> bool {
 }
 
 /// What the exporter of this name does instead of sending, if it does not send.
-pub fn failing(samples: &[Sample], name: &str, now: Timestamp) -> Option<Cause> {
+pub fn failing(samples: &[Sample], name: &str, comes: Comes, now: Timestamp) -> Option<Cause> {
     let of = |sample: &Sample| exporter(sample, name);
     let mut state = Exporting::default();
     for (old, new) in steps(samples) {
-        state.step(new.at, rise(old.accepted, new.accepted) > 0, of(old), of(new));
+        let came = match comes {
+            Comes::Accepted => rise(old.accepted, new.accepted) > 0,
+            Comes::Queued => of(new).queued > 0,
+        };
+        state.step(new.at, came, of(old), of(new));
     }
     let last = samples.last().map(of).unwrap_or_default();
     state.cause(last, now)
@@ -70,7 +83,7 @@ pub fn failing(samples: &[Sample], name: &str, now: Timestamp) -> Option<Cause> 
 
 /// What a sample says of the exporter of this name; zeros where it has not begun to count.
 pub(super) fn exporter(sample: &Sample, name: &str) -> ExporterSample {
-    let is_it = |key: &str| key.split_once('/').is_some_and(|(_, given)| given == name);
+    let is_it = |key: &str| key == name || key.split_once('/').is_some_and(|(_, given)| given == name);
     sample.exporters.iter().find(|(key, _)| is_it(key)).map(|(_, found)| *found).unwrap_or_default()
 }
 

@@ -2,30 +2,42 @@
 
 use std::collections::BTreeMap;
 
-use super::{Aim, Expected, ExpectedCollector, ExpectedComponent, ExpectedNode};
+use super::{Aim, Expected, ExpectedCollector, ExpectedComponent, ExpectedGateway, ExpectedNode};
 use crate::api::node_tracing::{ComponentStatus, TracingFound};
 use crate::api::{ComponentName, State};
 use crate::component::spans::HOSTNAME_LABEL;
 use crate::plan::Plan;
+use crate::plan::collector::{GATEWAY, extra};
 use crate::plan::observed::{Observed, ObservedNode};
 use crate::plan::report::{NodeReport, Stand};
-use crate::plan::validate::{Receiver, Validated};
+use crate::plan::validate::{Collector, Receiver, Validated};
 
 impl Expected {
     /// Instances are the components that run traced by our doing, as their nodes' agents say; a node that has yet to be changed is not among them.
     pub fn new(v: &Validated, o: &Observed, plan: &Plan) -> Self {
         let nodes = plan.report.nodes.iter().filter(|n| n.selected).filter_map(|report| {
-            let node = node(v, o, report, &plan.report.without_collector, o.nodes.get(&report.name)?);
+            let node = node(v, o, report, &plan.report.lacking.nodes, o.nodes.get(&report.name)?);
             (!node.components.is_empty()).then(|| (report.name.clone(), node))
         });
+        let collector = v.wanted_collector();
+        let back_ends = collector.map(back_ends).unwrap_or_default();
+        let gateway = collector.and_then(|collector| collector.gateway.as_ref());
+        let chooses = gateway.is_some_and(|gateway| gateway.tail_sampling.is_some());
         Self {
             namespace: v.installation.namespace.clone(),
             probe: v.probe,
-            exporters: v.wanted_collector().map(|c| c.exporters.iter().map(|e| e.name.clone()).collect()).unwrap_or_default(),
+            exporters: if gateway.is_some() { vec![GATEWAY.to_owned()] } else { back_ends.clone() },
+            gateway: gateway.map(|_| ExpectedGateway { exporters: back_ends, chooses }),
             nodes: nodes.collect(),
             aim: Aim::new(v),
         }
     }
+}
+
+/// Names of the exporters to back ends: those that the resource names, and those that it adds to their pipeline.
+fn back_ends(collector: &Collector) -> Vec<String> {
+    let added = extra::exporters(&collector.extra).map(|id| id.split_once('/').map_or(id, |(_, name)| name).to_owned());
+    collector.exporters.iter().map(|e| e.name.clone()).chain(added).collect()
 }
 
 impl Aim {

@@ -47,8 +47,10 @@ pub struct Estimate {
 pub struct Measured {
     /// Instance → collector: spans that collectors refused, of those that reached them.
     pub receiving: Share,
-    /// Collector → back end, by exporter: spans that were given up or found the queue full.
+    /// Collector → back end, or gateway, by exporter: spans that were given up or found the queue full.
     pub exporting: Vec<(String, Share)>,
+    /// Gateway → back end, by exporter.
+    pub gateway: Vec<(String, Share)>,
     /// Probes whose trace did not arrive complete, of those that had to.
     pub probes: Share,
 }
@@ -92,14 +94,25 @@ impl Estimate {
 
 /// Counts what collectors told and what probes brought.
 pub fn measure(expected: &Expected, seen: &Seen, now: Timestamp) -> Measured {
-    let mut measured =
-        Measured { exporting: expected.exporters.iter().map(|name| (name.clone(), Share::default())).collect(), ..Measured::default() };
+    let of = |names: &[String]| names.iter().map(|name| (name.clone(), Share::default())).collect();
+    let mut measured = Measured {
+        exporting: of(&expected.exporters),
+        gateway: expected.gateway.as_ref().map(|gateway| of(&gateway.exporters)).unwrap_or_default(),
+        ..Measured::default()
+    };
     let recent = |at: Timestamp| now.duration_since(at) <= WINDOW;
+    let window = |samples: &'_ [Sample]| samples.iter().position(|sample| recent(sample.at)).unwrap_or(samples.len());
     for samples in expected.nodes.keys().filter_map(|node| seen.collectors.get(node)) {
-        let from = samples.iter().position(|sample| recent(sample.at)).unwrap_or(samples.len());
-        for (old, new) in steps(samples.get(from..).unwrap_or_default()) {
+        for (old, new) in steps(samples.get(window(samples)..).unwrap_or_default()) {
             measured.receiving.add(rise(old.refused, new.refused), rise(old.accepted, new.accepted));
             for (name, share) in &mut measured.exporting {
+                add_exporter(share, name, old, new);
+            }
+        }
+    }
+    for samples in seen.gateways().filter(|_| expected.gateway.is_some()) {
+        for (old, new) in steps(samples.get(window(samples)..).unwrap_or_default()) {
+            for (name, share) in &mut measured.gateway {
                 add_exporter(share, name, old, new);
             }
         }
@@ -130,11 +143,18 @@ fn add_exporter(share: &mut Share, name: &str, old: &Sample, new: &Sample) {
 }
 
 impl Measured {
-    /// Both hops together, with the worst exporter: what of the spans that reached a collector did not get to that back end.
+    /// All hops together, with the worst exporter of each: what of the spans that reached a collector did not get to that back end.
     pub fn total(&self) -> Option<Estimate> {
-        let worst = self.exporting.iter().filter_map(|(_, share)| share.estimate()).max_by(|a, b| a.ratio.total_cmp(&b.ratio));
+        let worst = |exporters: &[(String, Share)]| {
+            exporters.iter().filter_map(|(_, share)| share.estimate()).max_by(|a, b| a.ratio.total_cmp(&b.ratio))
+        };
         let receiving = self.receiving.estimate()?;
-        if self.exporting.is_empty() { Some(receiving) } else { Some(receiving.then(worst?)) }
+        if self.exporting.is_empty() {
+            return Some(receiving);
+        }
+        let exporting = receiving.then(worst(&self.exporting)?);
+        // A gateway that chooses may have had nothing to send.
+        Some(worst(&self.gateway).map_or(exporting, |gateway| exporting.then(gateway)))
     }
 
     /// What stands in the status, given what stood there: that stays as long as the interval holds it.
@@ -211,7 +231,7 @@ mod tests {
     fn hops_are_combined_with_the_worst_exporter() {
         let share = |lost| Share { lost, of: 1_000 };
         let measured =
-            Measured { receiving: share(100), exporting: vec![("a".into(), share(0)), ("b".into(), share(500))], probes: Share::default() };
+            Measured { receiving: share(100), exporting: vec![("a".into(), share(0)), ("b".into(), share(500))], ..Measured::default() };
         assert!((measured.total().unwrap().ratio - 0.55).abs() < 1e-9);
     }
 }

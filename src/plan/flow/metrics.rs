@@ -29,7 +29,9 @@ pub fn metrics_text(flow: &Flow, expected: &Expected, seen: &Seen, now: Timestam
         }
     }
     let exporting = measured.exporting.iter().map(|(name, share)| ("exporting", name.as_str(), share));
-    let shares: Vec<_> = [("receiving", "", &measured.receiving), ("probe", "", &measured.probes)].into_iter().chain(exporting).collect();
+    let gateway = measured.gateway.iter().map(|(name, share)| ("gateway", name.as_str(), share));
+    let shares: Vec<_> =
+        [("receiving", "", &measured.receiving), ("probe", "", &measured.probes)].into_iter().chain(exporting).chain(gateway).collect();
     text.family("clustertracing_window_items", "What was seen in the last 10 minutes: spans, or probes, at each hop.", "gauge");
     text.shares("clustertracing_window_items", &shares, |share| Some(share.of));
     text.family("clustertracing_window_lost_items", "What of it was lost.", "gauge");

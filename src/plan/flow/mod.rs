@@ -23,10 +23,10 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::clustertracing::SpanFlow;
-use crate::api::telemetry::{Instance, Sample};
+use crate::api::telemetry::{GATEWAY_PREFIX, Instance, Sample};
 use crate::api::{ComponentName, Reason, State};
 use crate::component::spans::{adopts_trace_context, service_name};
-use backend::Cause;
+use backend::{Cause, Comes};
 use loss::Loss;
 use probe::{ProbeOff, SentProbe};
 
@@ -69,10 +69,21 @@ pub struct Expected {
     pub aim: Aim,
     /// Whether the probe is to be sent.
     pub probe: State,
-    /// Names of the collector's exporters to back ends. Empty: spans go to the trace store only.
+    /// Names of the nodes' exporters, to back ends or to the gateway. Empty: spans go to the trace store only.
     pub exporters: Vec<String>,
+    /// The gateway that they send to.
+    pub gateway: Option<ExpectedGateway>,
     /// Control-plane nodes with a component that is traced.
     pub nodes: BTreeMap<String, ExpectedNode>,
+}
+
+/// The gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpectedGateway {
+    /// Names of its exporters to back ends.
+    pub exporters: Vec<String>,
+    /// It chooses among traces, so that not all that comes in goes out.
+    pub chooses: bool,
 }
 
 /// Where spans are to arrive.
@@ -139,12 +150,19 @@ pub struct Seen {
     pub identities: Option<Vec<Identity>>,
     /// When the last span of each instance came.
     pub spans: BTreeMap<Instance, Timestamp>,
-    /// What each node's collector told.
+    /// What each collector told: a node's by the node's name, the gateway's by its pods'.
     pub collectors: BTreeMap<String, Vec<Sample>>,
     /// What was sent to each node's API server in the last minutes, oldest first.
     pub probes: BTreeMap<String, Vec<SentProbe>>,
     /// Why probes cannot be sent.
     pub probe_off: Option<ProbeOff>,
+}
+
+impl Seen {
+    /// What the gateway's pods told.
+    fn gateways(&self) -> impl Iterator<Item = &[Sample]> {
+        self.collectors.iter().filter(|(name, _)| name.starts_with(GATEWAY_PREFIX)).map(|(_, samples)| samples.as_slice())
+    }
 }
 
 /// An API server's identity Lease.
@@ -225,12 +243,14 @@ enum Break {
     NoSpans,
     /// Instance → collector: the collector refuses spans.
     CollectorRefusing,
-    /// Collector → back end.
+    /// Collector → back end, or gateway.
     Exporter {
         /// Name of the exporter.
         name: String,
         /// What it does.
         cause: Cause,
+        /// It is the gateway's, not the nodes'.
+        of_gateway: bool,
     },
 }
 
@@ -438,10 +458,22 @@ impl Look<'_> {
             return Verdict::Unknown(Doubt::Uncounted);
         }
         let broken = self.expected.exporters.iter().filter_map(|name| {
-            let cause = backend::failing(self.samples(), name, self.now)?;
-            Some(Break::Exporter { name: name.clone(), cause })
+            let cause = backend::failing(self.samples(), name, Comes::Accepted, self.now)?;
+            Some(Break::Exporter { name: name.clone(), cause, of_gateway: false })
         });
-        broken.min().map_or(Verdict::Flowing { store_only: false }, Verdict::Broken)
+        let broken = broken.min().or_else(|| self.beyond_the_gateway());
+        broken.map_or(Verdict::Flowing { store_only: false }, Verdict::Broken)
+    }
+
+    /// What the gateway's pods count.
+    fn beyond_the_gateway(&self) -> Option<Break> {
+        let gateway = self.expected.gateway.as_ref()?;
+        let comes = if gateway.chooses { Comes::Queued } else { Comes::Accepted };
+        let pods = self.seen.gateways().filter(|samples| samples.last().is_some_and(|sample| self.age(sample.at) <= UNCOUNTED));
+        let broken = pods.flat_map(|samples| {
+            gateway.exporters.iter().filter_map(move |name| Some((name, backend::failing(samples, name, comes, self.now)?)))
+        });
+        broken.map(|(name, cause)| Break::Exporter { name: name.clone(), cause, of_gateway: true }).min()
     }
 }
 

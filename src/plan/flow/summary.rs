@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::wait::in_words;
-use super::{Aim, Break, Cause, Doubt, Expected, Member, NoProbe, Verdict};
+use super::{Aim, Break, Cause, Doubt, Expected, ExpectedGateway, Member, NoProbe, Verdict};
 use crate::api::{ComponentName, Reason};
+use crate::plan::collector;
 
 /// Where each reason is explained.
 const HELP: &str = "docs/spans-flowing.md";
@@ -43,7 +44,14 @@ pub(super) fn summary(expected: &Expected, verdicts: &BTreeMap<Member, Verdict>)
     (
         Some(true),
         Reason::SpansFlowing,
-        format!("spans of all {count} instances arrive, and are sent on to {}", expected.exporters.join(", ")),
+        match &expected.gateway {
+            None => format!("spans of all {count} instances arrive, and are sent on to {}", expected.exporters.join(", ")),
+            Some(ExpectedGateway { exporters, chooses }) => format!(
+                "spans of all {count} instances arrive, and {} sent on to {} by the gateway",
+                if *chooses { "those of chosen traces are" } else { "are" },
+                exporters.join(", ")
+            ),
+        },
     )
 }
 
@@ -129,14 +137,23 @@ impl Break {
                 senders(members),
                 collectors("logs --tail=20", expected)
             ),
-            Self::Exporter { name, cause } => {
+            Self::Exporter { name, cause, of_gateway } => {
                 let what = match cause {
                     Cause::QueueFull => "has a full queue and drops spans",
                     Cause::Failed => "gives spans up, because the back end refuses them or does not answer",
                     Cause::NothingSent => "has spans and sends none",
                 };
+                if *of_gateway {
+                    return format!(
+                        "exporter {name} of the gateway {what} (gateway -> back end): spans of {names} do not arrive there; see: kubectl -n {} \
+                         logs --tail=20 -l {}",
+                        expected.namespace,
+                        collector::GATEWAY_SELECTOR
+                    );
+                }
+                let hop = if expected.gateway.is_some() { "collector -> gateway" } else { "collector -> back end" };
                 format!(
-                    "exporter {name} on {} {what} (collector -> back end): spans of {names} do not arrive there; see: {}",
+                    "exporter {name} on {} {what} ({hop}): spans of {names} do not arrive there; see: {}",
                     nodes(members),
                     collectors("logs --tail=20", expected)
                 )

@@ -93,6 +93,12 @@ impl Jaeger {
         traces.into_iter().next().ok_or_else(|| format!("there is no trace {id}"))
     }
 
+    /// Whether a span of `service` since `since` has this attribute.
+    pub(crate) async fn has_tagged(&self, service: &str, (key, value): (&str, &str), since: SystemTime) -> Result<bool, String> {
+        let start = since.duration_since(UNIX_EPOCH).expect("a time after 1970").as_micros();
+        Ok(!self.traces(&format!("/api/traces?service={service}&limit=1&start={start}&tag={key}:{value}")).await?.is_empty())
+    }
+
     /// All that Jaeger tells of the trace with this id.
     pub(crate) async fn text(&self, id: &str) -> Result<String, String> {
         self.client.request_text(get(&format!("/api/traces/{id}"))).await.map_err(|error| format!("Jaeger answers with {error}"))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clustertracing::api::clustertracing::{Compression, ExporterTls, SecretRef};
+use clustertracing::api::collector::{Compression, ExporterTls, SecretRef};
 use clustertracing::api::{ClusterTracing, ConditionType, Exporter, ExporterProtocol, NodeTracing, Reason, SINGLETON, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams};

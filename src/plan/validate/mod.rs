@@ -6,16 +6,18 @@
 //!
 //! A resource that is being deleted is never invalid: its nodes get their manifests back whatever the spec says.
 
+mod receiver;
+
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::jiff::SignedDuration;
-use strum::IntoEnumIterator;
 
-use super::collector::{self, redaction::Rule};
-use crate::api::clustertracing::{Compression, ExporterHeader, Redaction, RolloutSpec, SecretRef, SingleNodeDowntime};
+use crate::api::clustertracing::{RolloutSpec, SingleNodeDowntime};
 use crate::api::node_tracing::{ComponentSettings, ReceiverKind};
-use crate::api::{self, ClusterTracing, CollectorMode, ExporterProtocol, NodeSettings, RolloutMode, State, Target};
+use crate::api::{self, ClusterTracing, NodeSettings, RolloutMode, State, Target};
+use receiver::receiver;
+
+pub use receiver::{Collector, Endpoint, Exporter, ExporterTls, Gateway, Proxy, Queue, Receiver};
 
 /// What the controller knows of its own installation, and not from the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,62 +68,6 @@ pub enum Goal {
     Release,
 }
 
-/// Who receives spans.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Receiver {
-    /// A collector on each control-plane node.
-    Node(Box<Collector>),
-    /// Somebody else's endpoint.
-    External(Endpoint),
-}
-
-/// `host:port` without a scheme, of letters, digits, dots, dashes, colons and brackets only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(String);
-
-/// The collector of each control-plane node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Collector {
-    /// Port of the loopback that spans are received on.
-    pub port: u16,
-    /// Where spans are sent on to.
-    pub exporters: Vec<Exporter>,
-    /// What is taken out of spans.
-    pub redaction: Vec<Rule>,
-    /// The image.
-    pub image: String,
-    /// The container's resources, where the resource names them.
-    pub resources: Option<ResourceRequirements>,
-}
-
-/// A destination of the collector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exporter {
-    /// Unique name: lower-case letters, digits, dashes.
-    pub name: String,
-    /// The flavour of OTLP.
-    pub protocol: ExporterProtocol,
-    /// Destination.
-    pub endpoint: Endpoint,
-    /// How requests are compressed.
-    pub compression: Compression,
-    /// TLS; `None` is plain text.
-    pub tls: Option<ExporterTls>,
-    /// Request headers: name, and where the value is.
-    pub headers: Vec<ExporterHeader>,
-}
-
-/// TLS to a destination.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExporterTls {
-    /// Secret with `ca.crt`.
-    pub ca_secret: Option<String>,
-    /// Secret with `tls.crt` and `tls.key`.
-    pub cert_secret: Option<String>,
-    /// The name in the destination's certificate, where it is not the endpoint's host.
-    pub server_name: Option<String>,
-}
-
 /// How nodes are changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
@@ -157,12 +103,6 @@ const RATE: std::ops::RangeInclusive<i32> = 0..=1_000_000;
 impl Invalid {
     fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -230,7 +170,7 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
     let receiver = match receiver(&spec.collector, installation) {
         Ok(receiver) => receiver,
         // The receiver plays no part in giving manifests back.
-        Err(_) if goal != Goal::Trace => Receiver::External(Endpoint("127.0.0.1:4317".to_owned())),
+        Err(_) if goal != Goal::Trace => Receiver::External(Endpoint::loopback()),
         Err(invalid) => return Err(invalid),
     };
     let rollout = &spec.rollout;
@@ -298,162 +238,6 @@ fn within(field: &str, value: i32, range: &std::ops::RangeInclusive<i32>) -> Res
     }
 }
 
-fn receiver(spec: &api::CollectorSpec, installation: &Installation) -> Result<Receiver, Invalid> {
-    match (spec.mode, &spec.endpoint) {
-        (CollectorMode::External, Some(endpoint)) => Ok(Receiver::External(node_endpoint("collector.endpoint", endpoint)?)),
-        (CollectorMode::External, None) => Err(Invalid::new("collector.endpoint", "is required with mode External")),
-        (CollectorMode::Node, Some(_)) => Err(Invalid::new("collector.endpoint", "belongs to mode External only")),
-        (CollectorMode::Node, None) => Ok(Receiver::Node(Box::new(collector(spec, installation)?))),
-    }
-}
-
-fn collector(spec: &api::CollectorSpec, installation: &Installation) -> Result<Collector, Invalid> {
-    let port = within("collector.port", spec.port, &(1024..=65535))?;
-    if spec.exporters.len() > 8 {
-        return Err(Invalid::new("collector.exporters", "has more than 8 entries"));
-    }
-    let mut exporters: Vec<Exporter> = Vec::new();
-    for (i, e) in spec.exporters.iter().enumerate() {
-        let exporter = exporter(&format!("collector.exporters[{i}]"), e)?;
-        if exporters.iter().any(|other| other.name == exporter.name) {
-            return Err(Invalid::new(format!("collector.exporters[{i}].name"), format!("{:?} is used twice", exporter.name)));
-        }
-        exporters.push(exporter);
-    }
-    let image = spec.image.as_ref().unwrap_or(&installation.collector_image);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    if image.is_empty() || image.len() > 512 || !image.chars().all(plain) {
-        return Err(Invalid::new("collector.image", "is not an image reference"));
-    }
-    Ok(Collector {
-        // In range: checked above.
-        port: u16::try_from(port).unwrap_or(4317),
-        exporters,
-        redaction: redaction(spec)?,
-        image: image.clone(),
-        resources: spec.resources.clone(),
-    })
-}
-
-fn redaction(spec: &api::CollectorSpec) -> Result<Vec<Rule>, Invalid> {
-    match (spec.redaction, spec.redaction_rules) {
-        (Redaction::None, None) => Ok(Vec::new()),
-        (Redaction::None, Some(_)) => {
-            Err(Invalid::new("collector.redactionRules", "are those of redaction Default: with None there are none"))
-        }
-        (Redaction::Default, rules) => {
-            let rules = rules.unwrap_or_default();
-            let state = |rule: &Rule| match rule {
-                Rule::EtcdKeys => rules.etcd_keys,
-                Rule::RequestPaths => rules.request_paths,
-                Rule::ObjectNames => rules.object_names,
-                Rule::ErrorMessages => rules.error_messages,
-            };
-            Ok(Rule::iter().filter(|rule| state(rule) == State::Enabled).collect())
-        }
-    }
-}
-
-fn exporter(field: &str, spec: &api::Exporter) -> Result<Exporter, Invalid> {
-    let dns_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if spec.name.is_empty() || spec.name.len() > 40 || !spec.name.chars().all(dns_label) {
-        return Err(Invalid::new(format!("{field}.name"), "must be 1 to 40 lower-case letters, digits and dashes"));
-    }
-    if spec.name == collector::STORE {
-        return Err(Invalid::new(format!("{field}.name"), "is the name of the operator's own trace store"));
-    }
-    let tls = match spec.tls.state {
-        State::Disabled => None,
-        State::Enabled => Some(ExporterTls {
-            ca_secret: secret(&format!("{field}.tls.caSecretRef.name"), spec.tls.ca_secret_ref.as_ref())?,
-            cert_secret: secret(&format!("{field}.tls.certSecretRef.name"), spec.tls.cert_secret_ref.as_ref())?,
-            server_name: server_name(&format!("{field}.tls.serverName"), spec.tls.server_name.as_ref())?,
-        }),
-    };
-    if spec.headers.len() > 16 {
-        return Err(Invalid::new(format!("{field}.headers"), "has more than 16 entries"));
-    }
-    for (i, header) in spec.headers.iter().enumerate() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if header.name.is_empty() || header.name.len() > 64 || !header.name.chars().all(plain) {
-            return Err(Invalid::new(format!("{field}.headers[{i}].name"), "must be 1 to 64 letters, digits and dashes"));
-        }
-        secret_name(&format!("{field}.headers[{i}].secretKeyRef.name"), &header.secret_key_ref.name)?;
-        let key = &header.secret_key_ref.key;
-        if key.is_empty() || key.len() > 253 || !key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-            return Err(Invalid::new(format!("{field}.headers[{i}].secretKeyRef.key"), "is not a Secret's key"));
-        }
-        if spec.headers[..i].iter().any(|other| other.name.eq_ignore_ascii_case(&header.name)) {
-            return Err(Invalid::new(format!("{field}.headers[{i}].name"), format!("{:?} is used twice", header.name)));
-        }
-    }
-    Ok(Exporter {
-        name: spec.name.clone(),
-        protocol: spec.protocol,
-        endpoint: endpoint(&format!("{field}.endpoint"), &spec.endpoint)?,
-        compression: spec.compression,
-        tls,
-        headers: spec.headers.clone(),
-    })
-}
-
-fn server_name(field: &str, name: Option<&String>) -> Result<Option<String>, Invalid> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
-    match name {
-        Some(name) if name.is_empty() || name.len() > 253 || !name.chars().all(plain) => Err(Invalid::new(field, "is not a DNS name")),
-        name => Ok(name.cloned()),
-    }
-}
-
-fn secret(field: &str, secret: Option<&SecretRef>) -> Result<Option<String>, Invalid> {
-    secret.map(|s| secret_name(field, &s.name)).transpose()
-}
-
-fn secret_name(field: &str, name: &str) -> Result<String, Invalid> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-    if name.is_empty() || name.len() > 253 || !name.chars().all(plain) {
-        return Err(Invalid::new(field, "is not a Secret's name"));
-    }
-    Ok(name.to_owned())
-}
-
-/// `host:port` of characters that mean nothing to YAML, a shell, or the collector's `${…}` expansion.
-fn endpoint(field: &str, text: &str) -> Result<Endpoint, Invalid> {
-    let invalid = |problem: &str| Err(Invalid::new(field, format!("{problem}, for example 10.96.0.20:4317")));
-    let Some((host, port)) = text.rsplit_once(':') else { return invalid("must be host:port") };
-    if text.len() > 261 || !port.starts_with(|c: char| ('1'..='9').contains(&c)) || port.parse::<u16>().is_err() {
-        return invalid("must be host:port with a port between 1 and 65535");
-    }
-    let good_host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        Some(v6) => v6.parse::<core::net::Ipv6Addr>().is_ok(),
-        None => {
-            host.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && host.ends_with(|c: char| c.is_ascii_alphanumeric())
-                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c))
-        }
-    };
-    if !good_host {
-        return invalid("must be host:port without a scheme");
-    }
-    if host.starts_with("169.254.") {
-        return Err(Invalid::new(field, "link-local addresses are not accepted: they reach cloud metadata services"));
-    }
-    Ok(Endpoint(text.to_owned()))
-}
-
-/// An endpoint that static pods reach: they use the node's resolver, which knows no cluster names.
-fn node_endpoint(field: &str, text: &str) -> Result<Endpoint, Invalid> {
-    let endpoint = endpoint(field, text)?;
-    let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase() + ".";
-    if host.contains(".svc.") || host.ends_with(".cluster.local.") {
-        return Err(Invalid::new(
-            field,
-            "kube-apiserver and etcd are static pods, whose resolver knows no cluster names: give the Service's clusterIP instead",
-        ));
-    }
-    Ok(endpoint)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,6 +301,25 @@ mod tests {
             ("collector: {exporters: [{name: clustertracing-store, endpoint: 'a:1'}]}", "collector.exporters[0].name"),
             ("collector: {exporters: [{name: a, endpoint: 'a:1'}, {name: a, endpoint: 'b:1'}]}", "collector.exporters[1].name"),
             ("collector: {exporters: [{name: a, endpoint: '${file:/etc/passwd}:1'}]}", "collector.exporters[0].endpoint"),
+            ("collector: {exporters: [{name: clustertracing-gateway, endpoint: 'a:1'}]}", "collector.exporters[0].name"),
+            ("collector: {gateway: {}}", "collector.gateway"),
+            ("collector: {mode: Gateway}", "collector.exporters"),
+            ("collector: {mode: Gateway, endpoint: '10.0.0.1:4317'}", "collector.endpoint"),
+            ("collector: {mode: Gateway, exporters: [{name: a, endpoint: 'a:1'}], gateway: {replicas: 0}}", "collector.gateway.replicas"),
+            (
+                "collector: {mode: Gateway, exporters: [{name: a, endpoint: 'a:1'}], gateway: {replicas: 2, tailSampling: {}}}",
+                "collector.gateway.replicas",
+            ),
+            (
+                "collector: {mode: Gateway, exporters: [{name: a, endpoint: 'a:1'}], gateway: {tailSampling: {decisionSeconds: 0}}}",
+                "collector.gateway.tailSampling.decisionSeconds",
+            ),
+            ("collector: {queue: {spans: 100}}", "collector.queue.spans"),
+            ("collector: {proxy: {url: 'proxy:3128'}}", "collector.proxy.url"),
+            ("collector: {proxy: {url: 'http://user:word@proxy:3128'}}", "collector.proxy.url"),
+            ("collector: {proxy: {url: 'http://proxy:3128', noProxy: ['a,b']}}", "collector.proxy.noProxy[0]"),
+            ("collector: {extraConfig: {receivers: {otlp: {}}}}", "collector.extraConfig.receivers.otlp"),
+            ("collector: {mode: External, endpoint: '10.0.0.1:4317', extraConfig: {}}", "collector.extraConfig"),
             (
                 "collector: {exporters: [{name: a, endpoint: 'a:1', tls: {caSecretRef: {name: '../x'}}}]}",
                 "collector.exporters[0].tls.caSecretRef.name",

@@ -1,142 +1,14 @@
-//! A real collector with the configuration that is rendered for it: what goes in and what comes out.
-//! Needs a collector's program in `CLUSTERTRACING_OTELCOL`.
+//! The rules of redaction, row by row.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use clustertracing::api::{ClusterTracing, State};
 use clustertracing::plan::collector::redaction::Rule;
-use clustertracing::plan::collector::{self, STORE, STORE_PORT};
-use clustertracing::plan::validate::{Installation, validate};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::Event;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
-use tonic::{Request, Response};
 
-const BUDGET: Duration = Duration::from_secs(30);
-
-/// Takes spans and keeps them.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<Span>>>);
-
-#[tonic::async_trait]
-impl TraceService for Sink {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, tonic::Status> {
-        let resources = request.into_inner().resource_spans;
-        self.0.lock().unwrap().extend(resources.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans));
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Sink {
-    async fn start() -> (Self, SocketAddr) {
-        let sink = Self::default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        tokio::spawn(tonic::transport::Server::builder().add_service(TraceServiceServer::new(sink.clone())).serve_with_incoming(incoming));
-        (sink, address)
-    }
-
-    /// The spans, once there are `count`.
-    async fn spans(&self, count: usize) -> Vec<Span> {
-        let started = Instant::now();
-        loop {
-            let spans = self.0.lock().unwrap().clone();
-            if spans.len() >= count {
-                return spans;
-            }
-            assert!(started.elapsed() < BUDGET, "{} of {count} spans arrived", spans.len());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-/// A running collector; it ends with this value.
-struct Collector {
-    process: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
-impl Collector {
-    /// Runs what is rendered for `spec.collector`, on ports of its own, with one exporter to `user` and the trace store at `store`.
-    async fn start(program: &std::ffi::OsStr, mut spec: Value, user: SocketAddr, store: SocketAddr) -> Self {
-        let [port, health, metrics] = [(); 3].map(|()| free_port());
-        spec["port"] = port.into();
-        spec["exporters"] =
-            json!([{ "name": "user", "endpoint": user.to_string(), "compression": "none", "tls": { "state": "Disabled" } }]);
-        let resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": spec })).unwrap());
-        let installation = Installation {
-            namespace: "clustertracing".into(),
-            collector_image: "otelcol-k8s:0.155.0".into(),
-            canary: State::Disabled,
-            probe: State::Enabled,
-        };
-        let v = validate(&resource, &installation).unwrap();
-        let objects = collector::render(&v, v.wanted_collector().unwrap());
-        let config = objects.config_map["data"]["collector.yaml"].as_str().unwrap();
-        let config = config
-            .replace("127.0.0.1:13133", &format!("127.0.0.1:{health}"))
-            .replace("port: 8888", &format!("port: {metrics}"))
-            .replace(&format!("{STORE}.clustertracing.svc:{STORE_PORT}"), &store.to_string());
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("collector.yaml");
-        std::fs::write(&path, config).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new(program)
-            .arg(format!("--config=file:{}", path.display()))
-            .env("NODE_NAME", "cp-1")
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let started = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
-            assert!(started.elapsed() < BUDGET, "the collector does not answer: {}", log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Self { process, port, _folder: folder }
-    }
-
-    async fn send(&self, spans: Vec<Span>) {
-        let mut client = TraceServiceClient::connect(format!("http://127.0.0.1:{}", self.port)).await.unwrap();
-        let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-        let request = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
-        client.export(request).await.unwrap();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn program() -> Option<std::ffi::OsString> {
-    let program = std::env::var_os("CLUSTERTRACING_OTELCOL");
-    if program.is_none() {
-        println!("CLUSTERTRACING_OTELCOL is not set: no collector was run");
-    }
-    program
-}
+use crate::running::{Collector, Sink, program};
 
 /// Where a text stands in a span.
 #[derive(Clone, Copy, Debug)]
@@ -333,19 +205,4 @@ async fn a_rule_that_is_switched_off_changes_nothing_and_the_others_do() {
     }
     let [user, _] = through(&program, json!({ "redaction": "None" })).await;
     check(&user, |_| true);
-}
-
-/// 64 requests are more than the store's queue holds: the receiver takes every one, and the user gets every span.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_trace_store_that_takes_nothing_holds_up_nothing() {
-    let Some(program) = program() else { return };
-    // Connections are taken by the system and never answered.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (user, user_at) = Sink::start().await;
-    let collector = Collector::start(&program, json!({}), user_at, silent.local_addr().unwrap()).await;
-    let one = || (0..512).map(|_| span(0)).collect::<Vec<_>>();
-    for _ in 0..64 {
-        collector.send(one()).await;
-    }
-    assert_eq!(user.spans(64 * 512).await.len(), 64 * 512);
 }
