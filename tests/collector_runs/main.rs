@@ -12,6 +12,7 @@ use std::sync::Arc;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use running::{Collector, Sink, free_port, program};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// 64 requests are more than the store's queue holds: the receiver takes every one, and the user gets every span.
 #[tokio::test(flavor = "multi_thread")]
@@ -65,4 +66,34 @@ async fn spans_in_a_queue_on_disk_outlive_a_crash() {
     let (user, user_at) = Sink::start_at(user_at).await;
     let _again = Collector::start_in(folder, &program, spec, user_at, store_at).await;
     assert_eq!(user.spans(1).await[0].trace_id, [1; 16]);
+}
+
+/// The back end's name is known to the proxy alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn exporters_are_reached_through_the_proxy_and_the_store_is_not() {
+    let Some(program) = program() else { return };
+    let (user, user_at) = Sink::start().await;
+    let (store, store_at) = Sink::start().await;
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = tokio::spawn(async move {
+        let (mut client, _) = proxy.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(client.read_u8().await.unwrap());
+        }
+        let mut server = tokio::net::TcpStream::connect(user_at).await.unwrap();
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        String::from_utf8(request).unwrap()
+    });
+    let exporter =
+        json!({ "name": "user", "endpoint": "back-end.example.com:4317", "compression": "none", "tls": { "state": "Disabled" } });
+    let spec = json!({ "exporters": [exporter], "proxy": { "url": url } });
+    let collector = Collector::start(&program, spec, user_at, store_at).await;
+    collector.send(vec![Span { trace_id: vec![1; 16], span_id: vec![1; 8], ..Span::default() }]).await;
+    assert_eq!(user.spans(1).await.len(), 1);
+    assert_eq!(store.spans(1).await.len(), 1);
+    let asked = asked.await.unwrap();
+    assert!(asked.starts_with("CONNECT back-end.example.com:4317 "), "{asked}");
 }

@@ -89,8 +89,8 @@ impl Collector {
     pub(crate) async fn start_in(folder: Arc<TempDir>, program: &OsStr, mut spec: Value, user: SocketAddr, store: SocketAddr) -> Self {
         let [port, gateway] = [(); 2].map(|()| free_port());
         spec["port"] = port.into();
-        spec["exporters"] =
-            json!([{ "name": "user", "endpoint": user.to_string(), "compression": "none", "tls": { "state": "Disabled" } }]);
+        let exporter = json!({ "name": "user", "endpoint": user.to_string(), "compression": "none", "tls": { "state": "Disabled" } });
+        spec.as_object_mut().unwrap().entry("exporters").or_insert_with(|| json!([exporter]));
         let resource = ClusterTracing::new("cluster", serde_json::from_value(json!({ "collector": spec })).unwrap());
         let installation = Installation {
             namespace: "clustertracing".into(),
@@ -100,6 +100,8 @@ impl Collector {
         };
         let v = validate(&resource, &installation).unwrap();
         let objects = collector::render(&v, v.wanted_collector().unwrap(), &BTreeMap::new());
+        let env = objects.daemon_set["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().iter();
+        let proxy: Vec<_> = env.filter_map(|e| Some((e["name"].as_str()?.to_owned(), e["value"].as_str()?.to_owned()))).collect();
         let files = objects.config_map["data"].as_object().unwrap().iter().rev();
         let mut processes = Vec::new();
         for (file, listens) in
@@ -123,6 +125,7 @@ impl Collector {
                 .arg(format!("--config=file:{}", path.display()))
                 .env("NODE_NAME", "cp-1")
                 .env("POD_NAME", "clustertracing-gateway-0")
+                .envs(proxy.iter().cloned())
                 .stdout(Stdio::null())
                 .stderr(std::fs::File::create(&log).unwrap())
                 .spawn()

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clustertracing::api::collector::{ExporterTls, SecretRef};
 use clustertracing::api::{ClusterTracing, CollectorMode, Reason, State};
 
+use serde_json::json;
+
 use crate::support::cluster::{Cluster, HOST, NAMESPACE};
 use crate::support::files::{self, Digests};
 use crate::support::operator::{Operator, at_rate};
@@ -30,6 +32,7 @@ pub(crate) async fn replace_nothing(cluster: &Cluster, operator: &Operator) {
     let scenario = Scenario { cluster, operator, files: files::manifests(cluster), starts: starts(cluster) };
     scenario.missing_secret().await;
     scenario.no_collector().await;
+    scenario.bad_extra_config().await;
     scenario.taken_port().await;
     scenario.unreachable_endpoint().await;
     operator.apply(&at_rate(RATE)).await;
@@ -67,6 +70,17 @@ impl Scenario<'_> {
         let left =
             self.cluster.kubectl(&["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=collector-check", "-o", "name"]);
         assert_eq!(left, "", "the pod goes with its verdict");
+    }
+
+    /// Fits into the configuration, and the collector does not know it.
+    async fn bad_extra_config(&self) {
+        let mut tracing = at_rate(OTHER_RATE);
+        let extra = json!({
+            "processors": { "attribtues/cluster": {} },
+            "service": { "pipelines": { "traces": { "processors": ["attribtues/cluster"] } } },
+        });
+        tracing.spec.collector.extra_config = extra.as_object().cloned();
+        self.is_refused(&tracing, Reason::CollectorConfigRefused, &["unknown type", "attribtues"]).await;
     }
 
     async fn taken_port(&self) {
