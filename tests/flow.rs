@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use clustertracing::api::ComponentName;
 use clustertracing::plan::flow::Member;
 use serde::Deserialize;
-use world::{Event, Settings, World};
+use world::{BackEnd, Event, Settings, World};
 
-/// How soon a break has to be told.
-const WITHIN: u32 = 60;
+/// How soon a break has to be known, whatever it is, and how soon a collector's silence: the sums of `plan::flow::timing`.
+const WITHIN: u32 = 47;
+const SILENCE_WITHIN: u32 = 32;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +59,72 @@ fn every_break_is_told_in_time_and_nothing_else_is_called_one() {
     assert!(cases.len() >= 15, "found {} cases", cases.len());
     let different: Vec<_> = cases.iter().filter(|case| !golden(&case.with_extension("out"), &play(case))).collect();
     assert!(different.is_empty(), "different from their .out (UPDATE_GOLDEN=1 writes them anew): {different:#?}");
+}
+
+/// One node at rate 0, whose spans flow: `moment` seconds into a round of the probe.
+fn flowing(moment: u32) -> World {
+    let mut world = World::new(&serde_json::from_value(serde_json::json!({ "nodes": ["cp1"] })).unwrap());
+    (0..120 + moment).for_each(|_| world.tick());
+    assert_eq!(world.flow.status, Some(true), "{}", world.flow.message);
+    world
+}
+
+/// A probe and the 5 s of exports, pushes and looks come together every 30 s.
+const MOMENTS: std::ops::Range<u32> = 0..30;
+
+#[test]
+fn whenever_it_happens_a_break_of_any_kind_is_known_in_time() {
+    let node = || "cp1".to_owned();
+    let drop_both = [ComponentName::KubeApiserver, ComponentName::Etcd].map(|component| Event::Drop(node(), component));
+    let breaks = [
+        (vec![Event::StopCollector(node())], SILENCE_WITHIN),
+        (vec![Event::CutOff(node())], SILENCE_WITHIN),
+        (drop_both.to_vec(), WITHIN),
+        (vec![Event::Drop(node(), ComponentName::Etcd)], WITHIN),
+        (vec![Event::Refuse(node(), true)], WITHIN),
+        (vec![Event::BackEnd(BackEnd::Away)], WITHIN),
+        (vec![Event::BackEnd(BackEnd::Refuses)], WITHIN),
+        (vec![Event::BackEnd(BackEnd::Full)], WITHIN),
+    ];
+    let delays = [(None, 0), (Some(Event::LateProbe(node())), 8), (Some(Event::LatePush(node())), 5)];
+    let worlds = MOMENTS.map(flowing).collect::<Vec<_>>();
+    for ((broken, within), (late, by)) in breaks.iter().flat_map(|broken| delays.iter().map(move |delay| (broken, delay))) {
+        let longest = worlds.iter().map(|world| {
+            let mut world = world.clone();
+            broken.iter().chain(late).for_each(|event| world.happen(event));
+            let known = (1..=120).find(|_| {
+                world.tick();
+                world.flow.status == Some(false)
+            });
+            known.unwrap_or_else(|| panic!("{broken:?} is not known: {}", world.flow.message))
+        });
+        let longest = longest.max().unwrap();
+        println!("{broken:?} {late:?}: {longest} s at the most");
+        assert!(longest <= within + by, "{broken:?} while {late:?}: known after {longest} s");
+    }
+}
+
+#[test]
+fn whenever_it_happens_one_probe_or_one_push_that_is_late_or_lost_changes_nothing() {
+    let node = || "cp1".to_owned();
+    let hitches = [
+        vec![Event::LateProbe(node())],
+        vec![Event::LatePush(node())],
+        vec![Event::LoseProbe(node())],
+        vec![Event::LoseProbe(node()), Event::LatePush(node())],
+    ];
+    let worlds = MOMENTS.map(flowing).collect::<Vec<_>>();
+    for (hitch, (moment, world)) in hitches.iter().flat_map(|hitch| worlds.iter().enumerate().map(move |world| (hitch, world))) {
+        let mut world = world.clone();
+        let before = world.flow.message.clone();
+        for event in hitch {
+            world.happen(event);
+        }
+        for second in 1..=120 {
+            world.tick();
+            assert_eq!((world.flow.status, &world.flow.message), (Some(true), &before), "{hitch:?} at {moment} s, {second} s later");
+        }
+    }
 }
 
 fn golden(path: &Path, text: &str) -> bool {

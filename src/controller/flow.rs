@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::channel::mpsc;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -21,13 +20,10 @@ use crate::component::spans::{HOSTNAME_LABEL, IDENTITY_LABEL};
 use crate::plan::flow::loss::WINDOW;
 use crate::plan::flow::metrics::metrics_text;
 use crate::plan::flow::probe::{ProbeOff, SentProbe};
+use crate::plan::flow::timing::{LOOK_EVERY, PROBE_EVERY};
 use crate::plan::flow::{Expected, Flow, Identity, Seen, decide};
 use crate::store::Store;
 
-/// A break is to be told within a minute, of which the silence itself takes three quarters.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often each API server is probed, and the identity Leases are read.
-const PROBE_EVERY: Duration = Duration::from_secs(15);
 /// No span of a probe comes later than this.
 const LATEST: SignedDuration = SignedDuration::from_mins(1);
 
@@ -84,6 +80,7 @@ pub(super) async fn run(ctx: Arc<Context>, store: Arc<Store>, config: Config, ch
 
 async fn probe(ctx: &Context, config: Config, brought: &Mutex<Brought>) {
     let mut prober = Prober::new(ctx.client.clone(), config);
+    // Each round also reads the identity Leases.
     let mut ticks = interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -151,7 +148,10 @@ fn seen(store: &Store, brought: &Mutex<Brought>, since: Timestamp, now: Timestam
 }
 
 /// The identity Leases of kube-apiservers.
-async fn identities(client: &Client) -> Result<Vec<Identity>, kube::Error> {
+///
+/// # Errors
+/// When they cannot be listed.
+pub async fn identities(client: &Client) -> Result<Vec<Identity>, kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
     let (key, value) = IDENTITY_LABEL;
     let found = leases.list(&ListParams::default().labels(&format!("{key}={value}"))).await?;

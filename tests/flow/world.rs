@@ -1,5 +1,5 @@
 //! A pretended control plane that sends spans, second by second: kube-apiserver and etcd export every 5 s, collectors tell their counters
-//! every 5 s, a probe goes to each API server every 15 s, and the controller looks every 5 s.
+//! every 5 s, and the controller probes and looks as often as it really does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use clustertracing::api::{ComponentName, State};
 use clustertracing::component::spans::{adopts_trace_context, service_name};
 use clustertracing::plan::collector::GATEWAY;
 use clustertracing::plan::flow::probe::{Answer, ProbeOff, SentProbe};
+use clustertracing::plan::flow::timing::{LOOK_EVERY, PROBE_EVERY};
 use clustertracing::plan::flow::{
     Aim, Expected, ExpectedCollector, ExpectedComponent, ExpectedGateway, ExpectedNode, Flow, Identity, Member, Seen, decide, metrics,
 };
@@ -54,6 +55,10 @@ pub(crate) enum Event {
     Rolled,
     /// The spans of the next probe get lost.
     LoseProbe(String),
+    /// The next probe is 8 s late: the one before had no answer within 5 s, and there are other nodes.
+    LateProbe(String),
+    /// The next push of the collector's counters is 5 s late.
+    LatePush(String),
     /// The API server does not answer requests of ours, and lives.
     Unreachable(String, bool),
     NodeReady(String, bool),
@@ -107,6 +112,10 @@ struct Machine {
     refuses: bool,
     unreachable: bool,
     lose_probe: bool,
+    late_probe: bool,
+    late_push: bool,
+    /// When a late probe is sent after all.
+    probe_due: Option<u64>,
     /// What components hold until their next export: the trace, if it was asked for.
     held: Vec<(ComponentName, Option<TraceId>)>,
     counters: Counters,
@@ -134,9 +143,10 @@ impl Counters {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) now: Timestamp,
-    seconds: i64,
+    seconds: u64,
     pub(crate) expected: Expected,
     pub(crate) seen: Seen,
     machines: BTreeMap<String, Machine>,
@@ -231,6 +241,8 @@ impl World {
             Event::Roll => self.expected.nodes.values_mut().for_each(|n| n.collector = ExpectedCollector::Rolling(now)),
             Event::Rolled => self.expected.nodes.values_mut().for_each(|n| n.collector = ExpectedCollector::Ready),
             Event::LoseProbe(node) => self.machine(node).lose_probe = true,
+            Event::LateProbe(node) => self.machine(node).late_probe = true,
+            Event::LatePush(node) => self.machine(node).late_push = true,
             Event::Unreachable(node, is) => self.machine(node).unreachable = *is,
             Event::NodeReady(node, ready) => self.node(node).ready = *ready,
             Event::Healthy(node, component, healthy) => {
@@ -264,27 +276,36 @@ impl World {
         self.now += SignedDuration::from_secs(1);
         self.seconds += 1;
         let names: Vec<_> = self.machines.keys().cloned().collect();
-        for (n, node) in (0_i64..).zip(&names) {
-            if (self.seconds + 2 * n) % 15 == 0 {
+        for (n, node) in (0_u64..).zip(&names) {
+            if self.is_probed(node, 2 * n) {
                 self.probe(node);
             }
-            if (self.seconds + n) % 5 == 0 {
+            if (self.seconds + n).is_multiple_of(5) {
                 self.export(node);
             }
-            if (self.seconds + 2 + n) % 5 == 0 {
+            if (self.seconds + 2 + n).is_multiple_of(5) && !std::mem::take(&mut self.machine(node).late_push) {
                 self.tell(node);
             }
         }
-        if let Some(ExpectedGateway { exporters, .. }) = self.expected.gateway.as_ref().filter(|_| self.seconds % 5 == 0) {
+        if let Some(ExpectedGateway { exporters, .. }) = self.expected.gateway.as_ref().filter(|_| self.seconds.is_multiple_of(5)) {
             let Counters { accepted, refused, exporter, .. } = self.gateway;
             let exporters = exporters.iter().map(|name| (format!("otlp_grpc/{name}"), exporter)).collect();
             let sample = Sample { at: self.now, accepted, refused, exporters };
             self.seen.collectors.entry(format!("{GATEWAY_PREFIX}{GATEWAY}-0")).or_default().push(sample);
         }
-        if self.seconds % 5 == 0 {
+        if self.seconds.is_multiple_of(LOOK_EVERY.as_secs()) {
             self.renew();
             self.flow = decide(&self.expected, &self.seen, &self.flow, self.now);
         }
+    }
+
+    fn is_probed(&mut self, node: &str, phase: u64) -> bool {
+        let seconds = self.seconds;
+        let machine = self.machine(node);
+        if (seconds + phase).is_multiple_of(PROBE_EVERY.as_secs()) {
+            machine.probe_due = Some(if std::mem::take(&mut machine.late_probe) { seconds + 8 } else { seconds });
+        }
+        machine.probe_due.take_if(|due| *due <= seconds).is_some()
     }
 
     fn probe(&mut self, node: &str) {

@@ -5,10 +5,9 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::timing::STUCK;
 use crate::api::telemetry::{ExporterSample, Sample};
 
-/// How long spans may be in a collector before they are sent: it batches for a second, and a back end may hesitate.
-const STUCK: SignedDuration = SignedDuration::from_secs(20);
 /// So many batches in a row without one that is sent: a single one may be unlucky.
 const BATCHES: u32 = 2;
 /// An exporter that failed has to do without failing for so long: one that fails every other time does not come and go.

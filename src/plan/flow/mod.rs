@@ -5,7 +5,8 @@
 //! its own counters, to the trace store: who is heard there has passed the first hop; what a collector counts tells of the second.
 //!
 //! Silence proves nothing by itself. It is called a break when something should have been heard: two probes that the instance answered
-//! and whose spans had their time, or so much time that at the sampling rate a span had to come ([`wait`]). Until then: Unknown.
+//! and whose spans had their time, or so much time that at the sampling rate a span had to come ([`wait`]). Until then: Unknown. How long
+//! that takes, and why, stands in [`timing`].
 //!
 //! What stands here goes into a status: categories only, so that nothing is written while nothing changes.
 
@@ -15,6 +16,7 @@ pub mod loss;
 pub mod metrics;
 pub mod probe;
 mod summary;
+pub mod timing;
 pub mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,21 +31,7 @@ use crate::component::spans::{adopts_trace_context, service_name};
 use backend::{Cause, Comes};
 use loss::Loss;
 use probe::{ProbeOff, SentProbe};
-
-/// A span that came within this time is news enough: three times the probe's interval, so that one lost probe says nothing.
-const FRESH: SignedDuration = SignedDuration::from_secs(45);
-/// What an instance gets after its node, its collector or the store has begun anew: connections are made again, a probe has its time.
-const GRACE: SignedDuration = SignedDuration::from_secs(60);
-/// A collector that begins anew again and again gets no further grace when nothing came for this long.
-const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// How long a collector of another configuration may take to start everywhere; images are pulled.
-const ROLLING: SignedDuration = SignedDuration::from_mins(3);
-/// Collectors tell their counters every 5 s: six times were missed.
-const SILENT: SignedDuration = SignedDuration::from_secs(30);
-/// Spans come and no counters do: for longer, as a collector that stopped is first known by its silence.
-const UNCOUNTED: SignedDuration = SignedDuration::from_secs(60);
-/// How many probes must have been without an echo.
-const UNHEARD_PROBES: usize = 2;
+use timing::{FRESH, GRACE, PATIENCE, ROLLING, SILENT, UNCOUNTED, UNHEARD_PROBES};
 
 /// A component of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -302,7 +290,7 @@ enum NoProbe {
 /// Looks at every expected instance.
 ///
 /// # Guarantees
-/// - False comes within 60 s of a break that a probe, or a counter of the collector, can show; never from silence that has another explanation.
+/// - False comes within 60 s ([`timing`]) of a break that a probe, or a counter of the collector, can show; never from silence that has another explanation.
 /// - The same situation gives the same value: nothing in it changes with the time alone.
 pub fn decide(expected: &Expected, seen: &Seen, before: &Flow, now: Timestamp) -> Flow {
     let verdicts = match expected.aim {
@@ -356,7 +344,9 @@ impl Look<'_> {
         let Some((node, component)) = self.about() else { return Verdict::Unknown(Doubt::Starting) };
         let instance = instance_of(self.expected, self.seen, self.member, self.now);
         let last = instance.as_ref().and_then(|instance| self.seen.spans.get(instance)).copied();
-        if last.is_some_and(|last| self.age(last) < FRESH) {
+        // Both ways by which a collector is heard are silent: spans that came before tell nothing of it any more.
+        let fresh = if self.collector_tells_nothing() { SILENT } else { FRESH };
+        if last.is_some_and(|last| self.age(last) < fresh) {
             return self.beyond_the_collector();
         }
         if let Some(doubt) = self.excuse(node, component, instance.as_ref()) {
@@ -373,7 +363,7 @@ impl Look<'_> {
         if self.age(begun) < GRACE && !need_not_come {
             return Verdict::Unknown(Doubt::Starting);
         }
-        if self.samples().last().is_none_or(|sample| self.age(sample.at) > SILENT) {
+        if self.collector_tells_nothing() {
             return Verdict::Broken(Break::CollectorSilent { ready: node.collector == ExpectedCollector::Ready });
         }
         if backend::refuses(self.samples()) {
@@ -406,6 +396,10 @@ impl Look<'_> {
 
     fn samples(&self) -> &[Sample] {
         self.seen.collectors.get(&self.member.node).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn collector_tells_nothing(&self) -> bool {
+        self.samples().last().is_none_or(|sample| self.age(sample.at) >= SILENT)
     }
 
     /// A reason for silence that is no break.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
+use super::timing::SPANS_TAKE;
 use crate::api::telemetry::{Instance, TraceId};
 use crate::api::{ComponentName, SINGLETON};
 
@@ -11,9 +12,6 @@ use crate::api::{ComponentName, SINGLETON};
 pub fn path() -> String {
     format!("/apis/{}/{}/clustertracings/{SINGLETON}", crate::api::GROUP, crate::api::VERSION)
 }
-
-/// How long spans may take to the trace store: kube-apiserver and etcd send batches every 5 s, collectors batch for 1 s.
-const SPANS_TAKE: SignedDuration = SignedDuration::from_secs(12);
 
 /// One probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
