@@ -16,6 +16,7 @@ mod flow;
 mod gates;
 mod gateway;
 mod mistakes;
+mod own_traces;
 mod redaction;
 mod restarts;
 mod rotation;

@@ -1,7 +1,7 @@
 //! Three control-plane nodes behind a load balancer: the whole job, in the order in which an administrator meets it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clustertracing::api::node_tracing::Step;
 use clustertracing::api::{NodeTracing, Reason};
@@ -16,6 +16,7 @@ use crate::collector_mistakes;
 use crate::flow;
 use crate::gates;
 use crate::mistakes::Mistake;
+use crate::own_traces;
 use crate::redaction;
 use crate::rotation;
 use crate::support::availability::Watch;
@@ -31,7 +32,13 @@ use crate::support::wait::{holds, until};
 use crate::support::webhook::{self, Webhook};
 
 pub(crate) async fn run(shape: Shape) {
-    let cluster = step("3 nodes: the cluster comes up and the operator is installed", async || Cluster::up(shape)).await;
+    let cluster = step("3 nodes: the cluster comes up and the operator is installed", async || {
+        Cluster::up_with(shape, |cluster| {
+            own_traces::collect(cluster);
+            own_traces::values()
+        })
+    })
+    .await;
     let administrator = Access::administrator(&cluster).await;
     let mut scenario = Scenario {
         super_administrator: Access::super_administrator(&cluster).await,
@@ -143,6 +150,7 @@ impl Scenario {
     }
 
     async fn rate_changes(&self) {
+        let begin = SystemTime::now();
         let (api_servers, members) = (process::starts(&self.cluster, "kube-apiserver"), process::starts(&self.cluster, "etcd"));
         let watch = Watch::start(&self.cluster, &self.administrator);
         let tracing = self.operator.apply_until_ready(&at_rate(250_000)).await;
@@ -155,6 +163,7 @@ impl Scenario {
         findings.assert_one_node_at_a_time();
         findings.assert_no_request_failed_twice();
         assert_eq!(tracing.status.and_then(|status| status.sampling_rate_per_million), Some(250_000));
+        own_traces::arrive(&self.cluster, &self.jaeger, begin).await;
     }
 
     async fn collector_mistakes_replace_nothing(&self) {
@@ -170,6 +179,7 @@ impl Scenario {
             assert_ne!(touched, last, "the annotation makes a new version");
             last = touched;
         }
+        let idle = SystemTime::now();
         holds("100 annotations and a minute without a change", Duration::from_mins(1), async || {
             // A request may fail without a meaning here; what is asked is whether an object has a new version.
             until("the objects can be read", Duration::from_secs(20), async || {
@@ -183,6 +193,7 @@ impl Scenario {
         assert_eq!(tracing.metadata.resource_version, last, "the controller wrote to a ClusterTracing that is as it should be");
         assert_eq!(self.versions().await.expect("the objects can be read"), written);
         assert_eq!(self.starts(), starts);
+        own_traces::feed_on_nothing(&self.jaeger, idle).await;
     }
 
     async fn kills_are_survived(&self) {

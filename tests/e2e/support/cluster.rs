@@ -33,12 +33,18 @@ pub(crate) const NAMESPACE: &str = "clustertracing-system";
 impl Cluster {
     /// Brings the cluster up, installs the operator by its chart, and starts Jaeger.
     pub(crate) fn up(shape: Shape) -> Self {
+        Self::up_with(shape, |_| Vec::new())
+    }
+
+    /// The same, with these values of the chart besides: `name=value`. What they name can be started before the installation.
+    pub(crate) fn up_with(shape: Shape, values: impl FnOnce(&Self) -> Vec<String>) -> Self {
         let cluster = Self { shape, tls: Tls::new() };
         if !flag("E2E_REUSE") {
             cluster.script(&["up", &shape.control_planes.to_string()]);
         }
         cluster.restart_jaeger();
-        cluster.script(&["install"]);
+        let values = values(&cluster);
+        cluster.reinstall(&values.iter().map(String::as_str).collect::<Vec<_>>());
         cluster.hand_out_certificates();
         cluster
     }

@@ -55,6 +55,18 @@ impl Trace {
         self.0.iter().any(|span| span.service == service)
     }
 
+    /// Names of the spans right below those of this name.
+    pub(crate) fn names_below(&self, name: &str) -> BTreeSet<&str> {
+        let above: BTreeSet<_> = self.0.iter().filter(|span| span.name == name).map(|span| &span.id).collect();
+        let below = self.0.iter().filter(|span| span.parent.as_ref().is_some_and(|id| above.contains(id)));
+        below.map(|span| span.name.as_str()).collect()
+    }
+
+    /// Who recorded a span of `service`: their `service.instance.id`.
+    pub(crate) fn instances(&self, service: &str) -> BTreeSet<&str> {
+        self.0.iter().filter(|span| span.service == service).map(|span| span.instance.as_str()).collect()
+    }
+
     /// The trace as a tree, one span a line.
     pub(crate) fn tree(&self) -> String {
         fn print(spans: &[Span], parent: Option<&Span>, depth: usize, text: &mut String) {
@@ -81,10 +93,16 @@ impl Jaeger {
 
     /// Instances of `service` that have recorded a span since `since`.
     pub(crate) async fn instances(&self, service: &str, since: SystemTime) -> Result<BTreeSet<String>, String> {
+        let traces = self.traces_since(service, since).await?;
+        Ok(traces.iter().flat_map(|trace| trace.instances(service)).map(str::to_owned).collect())
+    }
+
+    /// Traces of which `service` has recorded a span since `since`; of each, what began since then.
+    pub(crate) async fn traces_since(&self, service: &str, since: SystemTime) -> Result<Vec<Trace>, String> {
         let start = since.duration_since(UNIX_EPOCH).expect("a time after 1970").as_micros();
         let traces = self.traces(&format!("/api/traces?service={service}&limit={TRACES}&start={start}")).await?;
-        let spans = traces.into_iter().flat_map(|trace| trace.0);
-        Ok(spans.filter(|span| span.service == service && u128::from(span.start) >= start).map(|span| span.instance).collect())
+        let since = |trace: Trace| Trace(trace.0.into_iter().filter(|span| u128::from(span.start) >= start).collect());
+        Ok(traces.into_iter().map(since).filter(|trace| trace.has_service(service)).collect())
     }
 
     /// The trace with this id.
@@ -193,5 +211,7 @@ fn an_answer_of_the_query_api_is_parsed_and_drawn_as_a_tree() {
     let trace: Trace = answer.data.into_iter().flatten().next().expect("it has a trace").into();
     assert!(trace.has("etcd", "cp1", "etcdserverpb.KV/"));
     assert!(!trace.has("etcd", "cp2", "etcdserverpb.KV/"));
+    assert_eq!(trace.names_below("GET /api/v1/nodes"), BTreeSet::from(["etcdserverpb.KV/Range"]));
+    assert_eq!(trace.instances("apiserver"), BTreeSet::from(["apiserver-1"]));
     assert_eq!(trace.tree(), "GET /api/v1/nodes (apiserver apiserver-1)\n  etcdserverpb.KV/Range (etcd cp1)\n");
 }
