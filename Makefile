@@ -69,6 +69,7 @@ programs: ## Build the programs of the test clusters into the cache (30 min once
 	@$(CLUSTER) build
 	@KUBERNETES=1.37.1 $(CLUSTER) build
 	@KUBERNETES=1.34.4 $(CLUSTER) build
+	@tests/testbed/build.sh kubernetes 1.31.0 kube-apiserver
 	@tests/testbed/build.sh etcd 3.5.6
 	@tests/testbed/build.sh etcd 3.5.24
 	@tests/testbed/build.sh jaeger 1.62.0

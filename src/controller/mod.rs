@@ -49,6 +49,7 @@ use crate::runtime::{shutdown, telemetry};
 use flow::Told;
 
 pub use error::{Category, Error};
+pub use flow::identities;
 pub use serve::TraceStore;
 
 /// Name of the Lease.

@@ -12,6 +12,8 @@ use kube::{Client, Config};
 
 /// How long etcd and kube-apiserver may take to answer; they need about six seconds on two cores.
 const START_BUDGET: Duration = Duration::from_secs(90);
+/// How long kube-apiserver may take to end: it does within two seconds when no watch is open and its spans are taken.
+const STOP_BUDGET: Duration = Duration::from_secs(30);
 const TOKEN: &str = "administrator-of-a-test";
 
 /// The two processes; they end with this value.
@@ -20,12 +22,28 @@ pub(crate) struct ApiServer {
     config: Config,
     kube_apiserver: Process,
     etcd: Process,
+    etcd_url: String,
+    secure_port: u16,
     folder: tempfile::TempDir,
+}
+
+/// What a program is started with besides what every test gives it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct More {
+    /// Arguments.
+    pub(crate) args: Vec<String>,
+    /// Environment.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl ApiServer {
     /// Starts `kube-apiserver` and `etcd` of the given versions from the testbed's cache, and waits until they are ready.
     pub(crate) async fn start(kubernetes: &str, etcd: &str) -> Self {
+        Self::start_with(kubernetes, &More::default(), etcd, &More::default()).await
+    }
+
+    /// The same, with more.
+    pub(crate) async fn start_with(kubernetes: &str, to_kube_apiserver: &More, etcd: &str, to_etcd: &More) -> Self {
         let programs = testbed_programs();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -36,15 +54,18 @@ impl ApiServer {
         let etcd = Process::spawn(
             folder.path(),
             "etcd",
-            Command::new(programs.join(format!("etcd-{etcd}"))).args([
-                "--unsafe-no-fsync",
-                &format!("--data-dir={}", path("etcd")),
-                &format!("--listen-client-urls={etcd_url}"),
-                &format!("--advertise-client-urls={etcd_url}"),
-                &format!("--listen-peer-urls={peer_url}"),
-                &format!("--initial-advertise-peer-urls={peer_url}"),
-                &format!("--initial-cluster=default={peer_url}"),
-            ]),
+            Command::new(programs.join(format!("etcd-{etcd}")))
+                .args([
+                    "--unsafe-no-fsync",
+                    &format!("--data-dir={}", path("etcd")),
+                    &format!("--listen-client-urls={etcd_url}"),
+                    &format!("--advertise-client-urls={etcd_url}"),
+                    &format!("--listen-peer-urls={peer_url}"),
+                    &format!("--initial-advertise-peer-urls={peer_url}"),
+                    &format!("--initial-cluster=default={peer_url}"),
+                ])
+                .args(&to_etcd.args)
+                .envs(to_etcd.env.iter().cloned()),
         );
 
         fs::write(path("tokens.csv"), format!("{TOKEN},administrator,administrator,system:masters\n")).expect("write the token file");
@@ -53,29 +74,30 @@ impl ApiServer {
         run(Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=ca"])
             .args(["-days", "2", "-keyout", &path("ca.key"), "-out", &path("ca.crt")]));
-        let kube_apiserver = Process::spawn(
-            folder.path(),
-            "kube-apiserver",
-            Command::new(programs.join(format!("kubernetes-{kubernetes}/kube-apiserver"))).args([
-                &format!("--etcd-servers={etcd_url}"),
-                &format!("--cert-dir={}", path("certificates")),
-                &format!("--secure-port={secure_port}"),
-                "--bind-address=127.0.0.1",
-                "--service-cluster-ip-range=10.96.0.0/16",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                &format!("--service-account-key-file={}", path("sa.pub")),
-                &format!("--service-account-signing-key-file={}", path("sa.key")),
-                &format!("--token-auth-file={}", path("tokens.csv")),
-                &format!("--client-ca-file={}", path("ca.crt")),
-                "--authorization-mode=RBAC",
-            ]),
-        );
-
+        let kube_apiserver = start_kube_apiserver(folder.path(), kubernetes, &etcd_url, secure_port, to_kube_apiserver);
         let config = config(&format!("https://127.0.0.1:{secure_port}")).await;
         let client = Client::try_from(config.clone()).expect("a client");
-        let mut server = Self { client, config, kube_apiserver, etcd, folder };
+        let mut server = Self { client, config, kube_apiserver, etcd, etcd_url, secure_port, folder };
         server.wait_until_ready().await;
         server
+    }
+
+    /// Asks kube-apiserver to end, and waits until it has: whatever it had to send is sent then.
+    #[allow(dead_code, reason = "not every test ends a program")]
+    pub(crate) async fn stop_kube_apiserver(&mut self) {
+        run(Command::new("kill").args(["-TERM", &self.kube_apiserver.child.id().to_string()]));
+        let deadline = Instant::now() + STOP_BUDGET;
+        while self.kube_apiserver.child.try_wait().expect("ask for a child's state").is_none() {
+            assert!(Instant::now() < deadline, "kube-apiserver still runs after {STOP_BUDGET:?}\n{}", self.kube_apiserver.log_tail());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Starts kube-apiserver again, with more, on the same etcd.
+    #[allow(dead_code, reason = "not every test starts a program again")]
+    pub(crate) async fn start_kube_apiserver(&mut self, kubernetes: &str, more: &More) {
+        self.kube_apiserver = start_kube_apiserver(self.folder.path(), kubernetes, &self.etcd_url, self.secure_port, more);
+        self.wait_until_ready().await;
     }
 
     /// A client in group system:masters.
@@ -126,6 +148,30 @@ impl ApiServer {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
+
+fn start_kube_apiserver(folder: &Path, kubernetes: &str, etcd_url: &str, secure_port: u16, more: &More) -> Process {
+    let path = |name: &str| folder.join(name).display().to_string();
+    Process::spawn(
+        folder,
+        "kube-apiserver",
+        Command::new(testbed_programs().join(format!("kubernetes-{kubernetes}/kube-apiserver")))
+            .args([
+                &format!("--etcd-servers={etcd_url}"),
+                &format!("--cert-dir={}", path("certificates")),
+                &format!("--secure-port={secure_port}"),
+                "--bind-address=127.0.0.1",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                &format!("--service-account-key-file={}", path("sa.pub")),
+                &format!("--service-account-signing-key-file={}", path("sa.key")),
+                &format!("--token-auth-file={}", path("tokens.csv")),
+                &format!("--client-ca-file={}", path("ca.crt")),
+                "--authorization-mode=RBAC",
+            ])
+            .args(&more.args)
+            .envs(more.env.iter().cloned()),
+    )
 }
 
 /// A process that ends with this value, and whose output is in a file.

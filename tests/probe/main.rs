@@ -1,10 +1,11 @@
 //! The probe against a real API server: a certificate under the rights that the installation gives, and a request under that certificate.
-//! There is no controller manager here: the test signs in its place. That spans follow is the real cluster's to show.
+//! There is no controller manager here: the test signs in its place. Whether spans follow, by version and rate, is in `rates`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
-#[path = "common/api_server.rs"]
+#[path = "../common/api_server.rs"]
 mod api_server;
+mod rates;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 /// Every object that the installation brings for the controller's rights.
-const RBAC: &str = include_str!("../config/rbac/controller.yaml");
+const RBAC: &str = include_str!("../../config/rbac/controller.yaml");
 const CONTROLLER: &str = "system:serviceaccount:clustertracing-system:clustertracing-controller";
 
 fn project() -> &'static Path {
