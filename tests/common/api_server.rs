@@ -111,6 +111,14 @@ impl ApiServer {
         self.config.clone()
     }
 
+    /// The same for a program: the path of a kubeconfig.
+    #[allow(dead_code, reason = "not every test starts a program of ours")]
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let path = self.folder.path().join("kubeconfig");
+        fs::write(&path, kubeconfig(&format!("https://127.0.0.1:{}", self.secure_port))).expect("write the kubeconfig");
+        path
+    }
+
     /// Signs a request, as the signer of client certificates does.
     #[allow(dead_code, reason = "not every test has a signer")]
     pub(crate) fn sign(&self, request: &[u8]) -> Vec<u8> {
@@ -225,13 +233,17 @@ fn free_ports() -> [u16; 3] {
     [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("bind to a free port")).map(|l| l.local_addr().expect("a bound port").port())
 }
 
-async fn config(url: &str) -> Config {
+/// The administrator's kubeconfig.
+fn kubeconfig(url: &str) -> String {
     // The API server makes its own certificate at its first start, so there is no authority to trust beforehand.
-    let kubeconfig = format!(
+    format!(
         "{{clusters: [{{name: t, cluster: {{server: '{url}', insecure-skip-tls-verify: true}}}}], users: [{{name: t, user: {{token: {TOKEN}}}}}], \
          contexts: [{{name: t, context: {{cluster: t, user: t}}}}], current-context: t}}"
-    );
-    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig).expect("a constant kubeconfig");
+    )
+}
+
+async fn config(url: &str) -> Config {
+    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig(url)).expect("a constant kubeconfig");
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a constant kubeconfig")
 }
 
