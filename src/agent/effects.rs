@@ -225,25 +225,25 @@ fn manifest(swap: &Swap, side: Side) -> File {
 }
 
 async fn look<H: Host>(host: &H, flight: &Flight, at: u64, probe: bool, pods: Option<Side>) -> Result<View, host::Error> {
-    let mut started = Vec::new();
+    let mut started = Ok(Vec::new());
     if flight.awaits_a_start() {
         let programs: Vec<_> = flight.swaps.iter().map(|swap| swap.component.as_str()).collect();
-        started = host.starts_until(&programs, at).await?;
-    } else {
-        host.sleep_until(at).await;
+        started = host.starts_until(&programs, at).await;
     }
-    let seen = join_all(flight.swaps.iter().map(|swap| look_at(host, swap, probe, pods))).await;
-    let mut components = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
-    for (swap, seen) in flight.swaps.iter().zip(&mut components) {
-        let has_ended = |process: &&Process| seen.processes.iter().all(|other| other.id != process.id);
-        seen.brief = started.iter().filter(|process| process.is_of(swap.component.as_str())).filter(has_ended).cloned().collect();
-    }
+    // Whatever came of it: a look that fails is taken again at once, and would be without end or pause.
+    host.sleep_until(at).await;
+    let started = started?;
+    let seen = join_all(flight.swaps.iter().map(|swap| look_at(host, swap, &started, probe, pods))).await;
+    let components = seen.into_iter().collect::<Result<Vec<_>, _>>()?;
     let kubelet = if probe { host.processes(KUBELET)?.last().map(|process| process.id) } else { None };
     Ok(View { components, kubelet })
 }
 
-async fn look_at<H: Host>(host: &H, swap: &Swap, probe: bool, pods: Option<Side>) -> Result<Seen, host::Error> {
-    let processes = host.processes(swap.component.as_str())?;
+async fn look_at<H: Host>(host: &H, swap: &Swap, started: &[Process], probe: bool, pods: Option<Side>) -> Result<Seen, host::Error> {
+    let program = swap.component.as_str();
+    let processes = host.processes(program)?;
+    let has_ended = |process: &&Process| processes.iter().all(|other| other.id != process.id);
+    let brief = started.iter().filter(|process| process.is_of(program)).filter(has_ended).cloned().collect();
     let mut silent = None;
     if probe {
         let answers = join_all(swap.probes.iter().map(|p| host.probe(p))).await;
@@ -251,5 +251,5 @@ async fn look_at<H: Host>(host: &H, swap: &Swap, probe: bool, pods: Option<Side>
     }
     let pod = pods.and_then(|side| swap.version(side).pod.as_deref());
     let pod_lives = pod.and_then(|pod| host.pod_lives(pod).inspect_err(|e| tracing::warn!("{}", chain(e))).ok());
-    Ok(Seen { processes, brief: Vec::new(), silent, pod_lives })
+    Ok(Seen { processes, brief, silent, pod_lives })
 }

@@ -527,6 +527,16 @@ async fn processes_that_never_start_lead_back_long_before_the_deadline() {
 }
 
 #[tokio::test]
+async fn starts_that_cannot_be_looked_for_lead_back_and_are_not_looked_for_without_a_pause() {
+    let (world, mut object) = (World::new(), on(1));
+    let before = world.manifests();
+    world.starts_unseen.set(Some(0));
+    live(&world, &mut object).await;
+    assert_eq!(result(&object), (OutcomeResult::RolledBack, Some(Reason::HealthTimeout)));
+    assert_eq!(world.manifests(), before);
+}
+
+#[tokio::test]
 async fn a_tracing_file_that_is_emptied_while_the_new_processes_start_leads_back() {
     let (world, mut object) = (World::new(), on(1));
     // the third rename in the manifests folder is the first new manifest's

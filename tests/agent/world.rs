@@ -134,6 +134,8 @@ pub(crate) struct World {
     watchdog_appeared: RefCell<HashMap<String, u64>>,
     /// Whether the kubelet starts the watchdog.
     pub(crate) watchdog_starts: Cell<bool>,
+    /// When starts of processes were last looked for in vain, if they cannot be looked for.
+    pub(crate) starts_unseen: Cell<Option<u64>>,
     /// Whether control groups tell the pod of a process.
     pub(crate) pods_are_seen: Cell<bool>,
     /// Each manifest's inode and change time, and since when: the files' own times are not the world's.
@@ -181,6 +183,7 @@ impl World {
             next_try: RefCell::default(),
             watchdog_appeared: RefCell::default(),
             watchdog_starts: Cell::new(true),
+            starts_unseen: Cell::new(None),
             pods_are_seen: Cell::new(true),
             touched: RefCell::default(),
             unsynced: RefCell::default(),
@@ -577,6 +580,14 @@ impl Host for Node {
         let cpu = |process: &Process| if works { self.world.clock.get() - process.id.started } else { 0 };
         let process = pod.and_then(|pod| pod.process.as_ref()).map(|process| Process { cpu: cpu(process), ..process.clone() });
         Ok(process.into_iter().collect())
+    }
+
+    async fn starts_until(&self, _: &[&str], _: u64) -> Result<Vec<Process>, Error> {
+        let Some(before) = self.world.starts_unseen.get() else { return Ok(Vec::new()) };
+        let now = self.world.clock.get();
+        assert!(before < now, "starts are looked for again at the same moment");
+        self.world.starts_unseen.set(Some(now));
+        Err(Error::Kernel { path: "/proc".to_owned(), source: io::Error::other("unreadable") })
     }
 
     fn pod_lives(&self, pod: &str) -> Result<bool, Error> {
