@@ -338,11 +338,12 @@ impl<H: Host> Agent<H> {
         publish: impl Fn(NodeTracingStatus),
     ) -> Result<NodeTracingStatus, host::Error> {
         let mut facts = self.look().await?;
-        if let Some(target) = &object.spec.target {
-            self.look_at_receiver(target, &mut facts).await;
-        }
         (self.preflight, self.drifts) = (None, Vec::new());
-        let checked = object.spec.target.as_ref().map(|target| (target, self.judge(target, &facts)));
+        let mut checked = None;
+        if let Some(target) = &object.spec.target {
+            let wanted = self.look_at_receiver(target, &mut facts).await;
+            checked = Some((target, self.judge(target, &facts, wanted)));
+        }
         let standing = object.status.as_ref().map(|s| s.blockers.as_slice()).unwrap_or_default();
         self.blockers = blockers::blockers(&facts, &self.drifts, self.quiet_for, self.own_last_change(object), standing);
         if let Some(((target, checked), node_uid)) = checked.zip(node_uid) {
@@ -425,9 +426,7 @@ impl<H: Host> Agent<H> {
                 }
                 let outcome = self.mend(grant, &mends, &facts);
                 self.last = Some((object.metadata.uid.clone(), outcome));
-                let facts = self.look().await?;
-                self.judge(target, &facts);
-                Ok(facts)
+                self.look_again(target).await
             }
             Decision::Fly(flight) => {
                 self.blockers.extend(blockers::of_member(&flight, &facts));
@@ -471,16 +470,13 @@ impl<H: Host> Agent<H> {
                 if let Some(outcome) = self.unreported.as_ref().and_then(Flight::outcome) {
                     self.last = Some((object.metadata.uid.clone(), outcome.clone()));
                 }
-                let facts = self.look().await?;
-                self.judge(target, &facts);
-                Ok(facts)
+                self.look_again(target).await
             }
         }
     }
 
     /// Says what the target asks of this node, and keeps the record of what was applied true to what is found.
-    fn judge(&mut self, target: &Target, facts: &Facts) -> Checked {
-        let wanted = check::wanted(target, facts, &self.node_name);
+    fn judge(&mut self, target: &Target, facts: &Facts, wanted: Result<Vec<Change>, Trouble>) -> Checked {
         let changes = wanted.as_deref().ok();
         let followed = self.applied.clone().follow(target, facts, changes);
         self.drifts = drift::drift(&followed, facts);
@@ -542,16 +538,28 @@ impl<H: Host> Agent<H> {
         Ok(facts)
     }
 
-    /// Looks where spans would go, if a change is to send them there.
-    async fn look_at_receiver(&self, target: &Target, facts: &mut Facts) {
-        let changes = check::wanted(target, facts, &self.node_name).unwrap_or_default();
-        if !receiver::begins(&changes, &target.settings) {
-            return;
+    /// Looks, after something was written, and says what the target asks now.
+    async fn look_again(&mut self, target: &Target) -> Result<Facts, host::Error> {
+        let facts = self.look().await?;
+        let wanted = check::wanted(target, &facts, &self.node_name);
+        self.judge(target, &facts, wanted);
+        Ok(facts)
+    }
+
+    /// What the target asks of each component; looks where spans would go, if a change is to send them there.
+    async fn look_at_receiver(&self, target: &Target, facts: &mut Facts) -> Result<Vec<Change>, Trouble> {
+        let changes = check::wanted(target, facts, &self.node_name)?;
+        if receiver::begins(&changes, &target.settings) {
+            match receiver::look(&self.host, &target.settings).await {
+                Ok(found) => facts.receiver = found,
+                Err(error) => {
+                    let trouble = facts::unreadable(&error);
+                    facts.trouble = Some(trouble.clone());
+                    return Err(trouble);
+                }
+            }
         }
-        match receiver::look(&self.host, &target.settings).await {
-            Ok(found) => facts.receiver = found,
-            Err(error) => facts.trouble = Some(facts::unreadable(&error)),
-        }
+        Ok(changes)
     }
 
     fn status(&self, object: &NodeTracing, node_uid: Option<&str>, step: Step, facts: &Facts) -> NodeTracingStatus {
