@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
+mod golden;
 #[path = "canary/programs.rs"]
 mod programs;
 
@@ -61,12 +62,8 @@ fn trials_give_their_golden_pods() {
     for (case, trials) in cases {
         let text = serde_yaml::to_string(&pod::render(&validated(), "cp-1", "0123456789ab", &trials)).unwrap();
         let out = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/canary/{case}.out"));
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&out, &text).unwrap();
-        }
-        let expected = std::fs::read_to_string(&out).unwrap_or_default();
-        let diff = similar::TextDiff::from_lines(&expected, &text).unified_diff().to_string();
-        assert!(diff.is_empty(), "{} (UPDATE_GOLDEN=1 writes it anew)\n{diff}", out.display());
+        let different = golden::difference(&out, &text);
+        assert!(different.is_empty(), "{different}");
     }
 }
 

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod golden;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,9 +21,7 @@ fn dir() -> PathBuf {
 }
 
 fn cases() -> Vec<PathBuf> {
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(dir()).unwrap().map(|e| e.unwrap().path()).collect();
-    cases.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
-    cases.sort();
+    let cases = golden::cases("collector");
     assert!(cases.len() >= 4);
     cases
 }
@@ -62,13 +62,8 @@ fn specs_give_their_golden_objects() {
         let rendered: Vec<_> = std::iter::once(&objects.daemon_set).chain(of_gateway).map(|o| serde_yaml::to_string(o).unwrap()).collect();
         let configs: Vec<_> = configs(&objects).into_iter().map(|(file, text)| format!("# {file}\n{text}")).collect();
         let text = format!("# {}\n{}---\n{}", objects.config_map_name, configs.join("---\n"), rendered.join("---\n"));
-        let out = case.with_extension("out");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&out, &text).unwrap();
-        }
-        let expected = std::fs::read_to_string(&out).unwrap_or_default();
-        let diff = similar::TextDiff::from_lines(&expected, &text).unified_diff().to_string();
-        assert!(diff.is_empty(), "{} (UPDATE_GOLDEN=1 writes it anew)\n{diff}", out.display());
+        let different = golden::difference(&case.with_extension("out"), &text);
+        assert!(different.is_empty(), "{different}");
     }
 }
 
@@ -187,11 +182,6 @@ fn the_pod_that_tries_a_collector_has_its_secrets_and_nothing_of_the_node() {
     volumes.push(json!({ "name": "queue", "hostPath": { "path": "/var/lib/clustertracing" } }));
     let pod = collector_check::pod::render(&objects, 1, "cp-1");
     let text = serde_yaml::to_string(&pod).unwrap();
-    let out = dir().join("check-pod.out");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&out, &text).unwrap();
-    }
-    let expected = std::fs::read_to_string(&out).unwrap_or_default();
-    let diff = similar::TextDiff::from_lines(&expected, &text).unified_diff().to_string();
-    assert!(diff.is_empty(), "{} (UPDATE_GOLDEN=1 writes it anew)\n{diff}", out.display());
+    let different = golden::difference(&dir().join("check-pod.out"), &text);
+    assert!(different.is_empty(), "{different}");
 }

@@ -3,12 +3,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a case that cannot go on panics")]
 
+mod golden;
 #[path = "flow/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clustertracing::api::ComponentName;
 use clustertracing::plan::flow::Member;
@@ -42,23 +43,12 @@ enum Step {
     Metrics,
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/flow")
-}
-
-fn cases() -> Vec<PathBuf> {
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
-    cases.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
-    cases.sort();
-    cases
-}
-
 #[test]
 fn every_break_is_told_in_time_and_nothing_else_is_called_one() {
-    let cases = cases();
+    let cases = golden::cases("flow");
     assert!(cases.len() >= 15, "found {} cases", cases.len());
-    let different: Vec<_> = cases.iter().filter(|case| !golden(&case.with_extension("out"), &play(case))).collect();
-    assert!(different.is_empty(), "different from their .out (UPDATE_GOLDEN=1 writes them anew): {different:#?}");
+    let different: String = cases.iter().map(|case| golden::difference(&case.with_extension("out"), &play(case))).collect();
+    assert!(different.is_empty(), "{different}");
 }
 
 /// One node at rate 0, whose spans flow: `moment` seconds into a round of the probe.
@@ -125,18 +115,6 @@ fn whenever_it_happens_one_probe_or_one_push_that_is_late_or_lost_changes_nothin
             assert_eq!((world.flow.status, &world.flow.message), (Some(true), &before), "{hitch:?} at {moment} s, {second} s later");
         }
     }
-}
-
-fn golden(path: &Path, text: &str) -> bool {
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, text).unwrap();
-        return true;
-    }
-    let expected = std::fs::read_to_string(path).unwrap_or_default();
-    if expected != text {
-        println!("{}", similar::TextDiff::from_lines(&expected, text).unified_diff().header(&path.display().to_string(), "now"));
-    }
-    expected == text
 }
 
 fn play(path: &Path) -> String {

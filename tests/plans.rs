@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a case that cannot go on panics")]
 #![expect(clippy::option_option, reason = "a step may set a field to null, or leave it alone")]
 
+mod golden;
 #[path = "plans/world.rs"]
 mod world;
 
@@ -146,9 +147,8 @@ fn kstatus(resource: &ClusterTracing) -> &'static str {
 /// Every step of every script is one state of the table: what people read, and what tools make of it.
 #[test]
 fn tools_read_every_state_as_people_do() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
     let mut table = BTreeSet::new();
-    for case in cases(&dir) {
+    for case in golden::cases("plans") {
         let (mut world, case) = load(&case);
         for step in &case.steps {
             take(&mut world, step, &mut String::new());
@@ -170,37 +170,16 @@ fn tools_read_every_state_as_people_do() {
     }
     assert!(table.len() >= 15, "{table:#?}");
     let table = table.into_iter().fold(String::new(), |text, line| text + &line + "\n");
-    assert!(golden(&dir.join("kstatus.out"), &table), "different from kstatus.out (UPDATE_GOLDEN=1 writes it anew)");
+    let different = golden::difference(&root().join("tests/plans/kstatus.out"), &table);
+    assert!(different.is_empty(), "{different}");
 }
 
 #[test]
 fn scripts_give_their_golden_reports() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
-    let cases = cases(&dir);
-    assert!(cases.len() >= 10, "found {} cases in {}", cases.len(), dir.display());
-    let different: Vec<_> = cases.iter().filter(|case| !golden(&case.with_extension("out"), &play(case))).collect();
-    assert!(different.is_empty(), "different from their .out (UPDATE_GOLDEN=1 writes them anew): {different:#?}");
-}
-
-fn cases(dir: &Path) -> Vec<PathBuf> {
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
-    cases.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
-    cases.sort();
-    cases
-}
-
-/// Compares with a golden file, showing the difference; or writes it.
-fn golden(path: &Path, text: &str) -> bool {
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, text).unwrap();
-        return true;
-    }
-    let expected = std::fs::read_to_string(path).unwrap_or_default();
-    if expected != text {
-        let diff = similar::TextDiff::from_lines(&expected, text);
-        println!("{}", diff.unified_diff().header(&path.display().to_string(), "now"));
-    }
-    expected == text
+    let cases = golden::cases("plans");
+    assert!(cases.len() >= 10, "found {} cases", cases.len());
+    let different: String = cases.iter().map(|case| golden::difference(&case.with_extension("out"), &play(case))).collect();
+    assert!(different.is_empty(), "{different}");
 }
 
 fn root() -> PathBuf {
