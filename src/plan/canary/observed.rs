@@ -109,14 +109,21 @@ fn ended(container: &ContainerStatus, first_stage: bool) -> Option<CanaryState> 
     if (first_stage && terminated.exit_code == 0) || (!first_stage && ran(container)) {
         return None;
     }
-    let reason = terminated.reason.as_deref().unwrap_or_default();
-    // By the kernel or the kubelet, not by itself: SIGKILL or SIGTERM.
-    if reason == "OOMKilled" || terminated.signal.is_some_and(|signal| signal != 0) || [137, 143].contains(&terminated.exit_code) {
+    if is_killed(terminated) {
         return Some(CanaryState::Lost { words: format!("{} was killed (exit code {})", container.name, terminated.exit_code) });
     }
-    let said = words(terminated.message.as_deref().unwrap_or_default());
-    let words = if said.is_empty() { format!("it ended with exit code {} and said nothing", terminated.exit_code) } else { said };
-    Some(CanaryState::Refused(Refused { component, words }))
+    Some(CanaryState::Refused(Refused { component, words: last_words(terminated, words) }))
+}
+
+/// By the kernel or the kubelet, not by itself: SIGKILL or SIGTERM.
+pub(in crate::plan) fn is_killed(ended: &ContainerStateTerminated) -> bool {
+    ended.reason.as_deref() == Some("OOMKilled") || ended.signal.is_some_and(|signal| signal != 0) || [137, 143].contains(&ended.exit_code)
+}
+
+/// Why a program ended, as `words` finds it in its output.
+pub(in crate::plan) fn last_words(ended: &ContainerStateTerminated, words: fn(&str) -> String) -> String {
+    let said = words(ended.message.as_deref().unwrap_or_default());
+    if said.is_empty() { format!("it ended with exit code {} and said nothing", ended.exit_code) } else { said }
 }
 
 /// Whether a program ended after it had started well: both times are the node's, in whole seconds.

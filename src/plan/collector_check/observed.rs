@@ -1,10 +1,10 @@
 //! What the status of a pod says that tries a collector, or runs one.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use crate::plan::canary::observed::{of, waiting};
+use crate::plan::canary::observed::{is_killed, last_words, of, waiting};
 
 /// Bytes of a collector's words that are kept.
 const WORDS: usize = 400;
@@ -74,21 +74,11 @@ fn state(pod: &Pod) -> CheckState {
     let ended: Vec<_> = containers.clone().filter_map(|container| container.state.as_ref()?.terminated.as_ref()).collect();
     match ended.iter().find(|ended| ended.exit_code != 0) {
         Some(ended) if is_killed(ended) => CheckState::Lost { words: format!("it was killed (exit code {})", ended.exit_code) },
-        Some(ended) => CheckState::Refused { words: last_words(ended) },
+        Some(ended) => CheckState::Refused { words: last_words(ended, words) },
         // The gateway's configuration is tried beside the nodes'.
         None if !ended.is_empty() && ended.len() == containers.count() => CheckState::Passed,
         None => CheckState::Starting { words: trouble(pod).unwrap_or_else(|| waiting(&status)) },
     }
-}
-
-/// By the kernel or the kubelet, not by itself: SIGKILL or SIGTERM.
-fn is_killed(ended: &ContainerStateTerminated) -> bool {
-    ended.reason.as_deref() == Some("OOMKilled") || ended.signal.is_some_and(|signal| signal != 0) || [137, 143].contains(&ended.exit_code)
-}
-
-fn last_words(ended: &ContainerStateTerminated) -> String {
-    let said = words(ended.message.as_deref().unwrap_or_default());
-    if said.is_empty() { format!("it ended with exit code {} and said nothing", ended.exit_code) } else { said }
 }
 
 /// What a collector said why it ended, on one line: from the last line on that begins with `Error:`, behind which there is nothing but
@@ -119,7 +109,10 @@ pub fn trouble(pod: &Pod) -> Option<String> {
 }
 
 fn trouble_of(container: &ContainerStatus) -> Option<String> {
-    let ended = |state: &Option<ContainerState>| state.as_ref()?.terminated.as_ref().filter(|ended| ended.exit_code != 0).map(last_words);
+    let ended = |state: &Option<ContainerState>| {
+        let ended = state.as_ref()?.terminated.as_ref().filter(|ended| ended.exit_code != 0)?;
+        Some(last_words(ended, words))
+    };
     if let Some(words) = ended(&container.state).or_else(|| ended(&container.last_state)) {
         return Some(format!("the collector ended: {words}"));
     }
