@@ -40,7 +40,7 @@ use crate::plan::events;
 use crate::plan::flow::Expected;
 use crate::plan::observed::ObservedNode;
 use crate::plan::status::{invalid_status, status};
-use crate::plan::validate::{Goal, Installation, validate};
+use crate::plan::validate::{Goal, Installation};
 use crate::plan::{canary, collector, collector_check, plan};
 use crate::runtime::backoff::{AtOnce, Doubling};
 use crate::runtime::lease::{Elector, Leadership};
@@ -222,7 +222,7 @@ async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, 
     Ok(action)
 }
 
-/// One turn: observe, validate, plan, apply, tell.
+/// One turn: observe and validate, plan, apply, tell.
 ///
 /// # Errors
 /// When the API server cannot be read or written; what was written stays, and the next turn goes on from there.
@@ -231,13 +231,13 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
         ctx.told.expect(None);
         return Ok(Action::await_change());
     };
-    let validated = match validate(&seen.resource, &ctx.installation) {
+    let validated = match &seen.validated {
         Ok(validated) => validated,
         Err(invalid) => {
             let canaries = seen.observed.canaries.iter().filter(|pod| !pod.ending).map(|pod| (pod.name.clone(), pod.uid.clone()));
             let checks = seen.observed.collector_checks.iter().filter(|pod| !pod.ending).map(|pod| (pod.name.clone(), pod.uid.clone()));
             apply::remove_pods(ctx, &canaries.chain(checks).collect::<Vec<_>>()).await?;
-            tell(ctx, &seen, &invalid_status(&seen.resource, &invalid, now), None).await?;
+            tell(ctx, &seen, &invalid_status(&seen.resource, invalid, now), None).await?;
             return Ok(Action::await_change());
         }
     };
@@ -245,20 +245,20 @@ pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
         // Let go already, and kept by somebody else's finalizer.
         return Ok(Action::await_change());
     }
-    let plan = info_span!("plan").in_scope(|| plan(&validated, &seen.observed, now));
-    ctx.told.expect(Some(Expected::new(&validated, &seen.observed, &plan)));
+    let plan = info_span!("plan").in_scope(|| plan(validated, &seen.observed, now));
+    ctx.told.expect(Some(Expected::new(validated, &seen.observed, &plan)));
     update_status::publish(ctx, &seen, events::before_apply(&plan)).await;
     let applied = apply::apply(ctx, &seen, &plan).instrument(info_span!("apply")).await;
     if let Err(Error::Canary { node, source }) = &applied {
         // No plan can know this, and only a person can change it.
         update_status::publish(ctx, &seen, vec![events::canary_not_made(node, source)]).await;
-        tell(ctx, &seen, &status(&validated, &seen.observed, &plan, now), plan.report.node()).await?;
+        tell(ctx, &seen, &status(validated, &seen.observed, &plan, now), plan.report.node()).await?;
     }
     applied?;
     if plan.finish {
         return Ok(Action::await_change());
     }
-    tell(ctx, &seen, &status(&validated, &seen.observed, &plan, now), plan.report.node()).await?;
+    tell(ctx, &seen, &status(validated, &seen.observed, &plan, now), plan.report.node()).await?;
     Ok(Action::requeue(plan.next_check))
 }
 

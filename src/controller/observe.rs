@@ -14,7 +14,7 @@ use crate::component::kubeadm;
 use crate::plan::collector_check::observed::trouble;
 use crate::plan::observed::{KubeadmConfig, Observed, ObservedCollector, ObservedGateway, platform};
 use crate::plan::secret::{self, ObservedSecret};
-use crate::plan::validate::{Validated, validate};
+use crate::plan::validate::{Invalid, Validated, validate};
 use crate::plan::{canary, collector, collector_check};
 
 /// What was read.
@@ -22,6 +22,8 @@ use crate::plan::{canary, collector, collector_check};
 pub(super) struct Observation {
     /// The resource.
     pub(super) resource: ClusterTracing,
+    /// What it asks for, or why it cannot be used.
+    pub(super) validated: Result<Validated, Invalid>,
     /// What the plan is made of.
     pub(super) observed: Observed,
     /// The `NodeTracing`s as they were read: a grant replaces exactly one of them.
@@ -49,7 +51,8 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     let canaries = ctx.in_namespace::<Pod>().list(&canaries).await.map_err(read("the canary pods"))?.items;
     let checks = ListParams::default().labels(collector_check::SELECTOR);
     let checks = ctx.in_namespace::<Pod>().list(&checks).await.map_err(read("the collector's check pods"))?.items;
-    let secrets = secrets(ctx, &resource).await?;
+    let validated = validate(&resource, &ctx.installation);
+    let secrets = secrets(ctx, validated.as_ref().ok()).await?;
     let kubeadm: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), kubeadm::NAMESPACE);
     let (kubeadm_config, kubeadm) = match kubeadm.get_opt(kubeadm::CONFIG_MAP).await {
         Ok(found) => {
@@ -72,7 +75,7 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
         ..Observed::new(&ctx.term, &nodes, &node_tracings, collector, &canaries, resource.status.clone().unwrap_or_default())
     };
     let node_tracings = node_tracings.into_iter().map(|n| (n.name_any(), n)).collect();
-    Ok(Some(Observation { resource, observed, node_tracings, kubeadm }))
+    Ok(Some(Observation { resource, validated, observed, node_tracings, kubeadm }))
 }
 
 /// The gateway. Its `Service` and `PodDisruptionBudget` are looked for where they should be.
@@ -94,10 +97,9 @@ async fn gateway(ctx: &Context, resource: &ClusterTracing) -> Result<ObservedGat
 }
 
 /// The Secrets that the wanted collector names. One that may not be read is not known: its lack is then told by a pod that does not start.
-async fn secrets(ctx: &Context, resource: &ClusterTracing) -> Result<BTreeMap<String, Option<ObservedSecret>>, Error> {
-    let validated = validate(resource, &ctx.installation).ok();
+async fn secrets(ctx: &Context, validated: Option<&Validated>) -> Result<BTreeMap<String, Option<ObservedSecret>>, Error> {
     let mut found = BTreeMap::new();
-    for name in validated.iter().filter_map(Validated::wanted_collector).flat_map(secret::names) {
+    for name in validated.and_then(Validated::wanted_collector).into_iter().flat_map(secret::names) {
         match ctx.in_namespace::<Secret>().get_opt(&name).await {
             Ok(object) => drop(found.insert(name, object.as_ref().map(secret::observed))),
             Err(kube::Error::Api(status)) if status.code == 403 => {}
