@@ -1,7 +1,7 @@
 //! The closed sets of condition types and reasons, and how a condition list is updated.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use strum::{EnumIter, EnumMessage, IntoEnumIterator, IntoStaticStr};
+use strum::{EnumIter, EnumMessage, EnumString, IntoEnumIterator, IntoStaticStr};
 
 /// The conditions of a `ClusterTracing`. `Reconciling` and `Stalled` are abnormal-true: present only while true (kstatus).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, EnumIter, EnumMessage)]
@@ -37,6 +37,7 @@ pub enum ConditionType {
     IntoStaticStr,
     EnumIter,
     EnumMessage,
+    EnumString,
     serde::Serialize,
     serde::Deserialize,
     schemars::JsonSchema,

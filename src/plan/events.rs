@@ -136,7 +136,7 @@ fn spans_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus) -> Opti
         Some(before) => now.status == "True" && before.status != "True",
         None => warning,
     };
-    let reason = <Reason as strum::IntoEnumIterator>::iter().find(|r| r.as_str() == now.reason)?;
+    let reason = now.reason.parse().ok()?;
     news.then_some(NewEvent { warning, reason, action: "Prove", note: now.message, node: None })
 }
 
@@ -161,6 +161,6 @@ fn condition_changed(old: &ClusterTracingStatus, new: &ClusterTracingStatus, nod
         let news = of(old, ConditionType::Ready).is_none_or(|before| before.0 != ready.0);
         ("Verify", false, news.then_some(ready)?)
     };
-    let reason = <Reason as strum::IntoEnumIterator>::iter().find(|r| r.as_str() == told.0)?;
+    let reason = told.0.parse().ok()?;
     Some(NewEvent { warning, reason, action, note: told.1, node: node.map(str::to_owned) })
 }
