@@ -26,12 +26,7 @@ pub(crate) async fn is_proved_at_any_rate(cluster: &Cluster, operator: &Operator
         operator.apply_until_ready(&at_rate(rate)).await;
         let begin = Instant::now();
         // The condition follows a node that is just done within seconds.
-        until("every instance is proved", MENDED, async || {
-            let status = operator.get().await?.status.unwrap_or_default();
-            let missing = cluster.nodes().into_iter().find(|node| states(&status, node) != [Some(SpanFlow::Flowing); 2]);
-            missing.map_or(Ok(()), |node| Err(format!("{node}: {:?}", states(&status, &node))))
-        })
-        .await;
+        every_instance("every instance is proved", MENDED, SpanFlow::Flowing, cluster, operator).await;
         flowing(operator, MENDED).await;
         note(&format!("at rate {rate} every instance is proved {:.0} s after the rollout", begin.elapsed().as_secs_f64()));
     }
@@ -53,14 +48,8 @@ pub(crate) async fn breaks_are_told_and_end(cluster: &Cluster, operator: &Operat
     cluster.jaeger("stop");
     let broken = told("the back end is stopped", operator, Reason::ExporterFailing, || ()).await;
     assert!(condition(&broken).1.contains("jaeger"), "{broken:?}");
-    let all = cluster.nodes();
     // Each collector has its own moment; the rest follows.
-    until("every node's spans are told to end before the back end", TOLD, async || {
-        let status = operator.get().await?.status.unwrap_or_default();
-        let missing = all.iter().find(|node| states(&status, node) != [Some(SpanFlow::Broken); 2]);
-        missing.map_or(Ok(()), |node| Err(format!("{node}: {:?}", states(&status, node))))
-    })
-    .await;
+    every_instance("every node's spans are told to end before the back end", TOLD, SpanFlow::Broken, cluster, operator).await;
     note(&format!("kubectl describe clustertracing cluster\n{}", cluster.kubectl(&["describe", "clustertracing", "cluster"])));
     cluster.jaeger("start");
     flowing(operator, MENDED).await;
@@ -98,6 +87,16 @@ async fn flowing(operator: &Operator, budget: Duration) -> ClusterTracing {
         }
     })
     .await
+}
+
+/// Waits until both instances of every node are in this state.
+async fn every_instance(what: &str, budget: Duration, state: SpanFlow, cluster: &Cluster, operator: &Operator) {
+    until(what, budget, async || {
+        let status = operator.get().await?.status.unwrap_or_default();
+        let other = cluster.nodes().into_iter().find(|node| states(&status, node) != [Some(state); 2]);
+        other.map_or(Ok(()), |node| Err(format!("{node}: {:?}", states(&status, &node))))
+    })
+    .await;
 }
 
 /// Waits until the condition is False for this reason, while `again` is done again and again; in time.

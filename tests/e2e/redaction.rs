@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::clients::{Access, get};
 use crate::support::cluster::Cluster;
-use crate::support::jaeger::Jaeger;
+use crate::support::jaeger::{Jaeger, Trace};
 use crate::support::operator::{Operator, sample};
 use crate::support::step::note;
 use crate::support::traceparent::Traceparent;
@@ -33,9 +33,9 @@ pub(crate) async fn keeps_names_on_the_node(cluster: &Cluster, access: &Access, 
         }
         requests += sent.len();
         for trace in &sent {
-            let text = until("the spans of a request arrive", ARRIVAL, async || whole(jaeger, trace).await).await;
+            let (text, trace) = until("the spans of a request arrive", ARRIVAL, async || whole(jaeger, trace).await).await;
             assert!(!text.contains(&canary), "{canary} has left its node: {text}");
-            spans += count(&text);
+            spans += trace.spans();
         }
     }
     note(&format!("{spans} spans of {requests} requests that name {canary}: it is in none of them"));
@@ -102,13 +102,9 @@ async fn name(access: &Access, canary: &str) -> Vec<String> {
     traces
 }
 
-/// A trace's text once it holds the API server's own span: the others are sent with it or before.
-async fn whole(jaeger: &Jaeger, trace: &str) -> Result<String, String> {
-    let text = jaeger.text(trace).await?;
-    if jaeger.trace(trace).await?.has_service("apiserver") { Ok(text) } else { Err(format!("{trace} has no span of an API server yet")) }
-}
-
-fn count(text: &str) -> usize {
-    let answer: Value = serde_json::from_str(text).unwrap_or_default();
-    answer["data"].as_array().into_iter().flatten().filter_map(|trace| trace["spans"].as_array()).map(Vec::len).sum()
+/// A trace, and the text that it was read from, once it holds the API server's own span: the others are sent with it or before.
+async fn whole(jaeger: &Jaeger, id: &str) -> Result<(String, Trace), String> {
+    let text = jaeger.text(id).await?;
+    let trace = Trace::read(&text)?;
+    if trace.has_service("apiserver") { Ok((text, trace)) } else { Err(format!("{id} has no span of an API server yet")) }
 }

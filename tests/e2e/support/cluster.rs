@@ -51,8 +51,8 @@ impl Cluster {
 
     /// Jaeger as it was, with nothing in it.
     pub(crate) fn restart_jaeger(&self) {
-        self.script(&["jaeger", "stop"]);
-        self.script(&["jaeger", "start"]);
+        self.jaeger("stop");
+        self.jaeger("start");
     }
 
     /// The collectors' certificate becomes one of another authority, and no other is accepted any more.

@@ -45,6 +45,17 @@ pub(crate) struct Span {
 pub(crate) struct Trace(Vec<Span>);
 
 impl Trace {
+    /// Reads the only trace of an answer.
+    pub(crate) fn read(answer: &str) -> Result<Self, String> {
+        let answer: Answer = serde_json::from_str(answer).map_err(|error| format!("Jaeger's answer is not its JSON: {error}"))?;
+        answer.data.into_iter().flatten().next().map(Self::from).ok_or_else(|| "there is no such trace".to_owned())
+    }
+
+    /// How many spans it has.
+    pub(crate) fn spans(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a span of `service` and `instance` has a name that begins with `name`.
     pub(crate) fn has(&self, service: &str, instance: &str, name: &str) -> bool {
         self.0.iter().any(|span| span.service == service && span.instance == instance && span.name.starts_with(name))
@@ -107,8 +118,7 @@ impl Jaeger {
 
     /// The trace with this id.
     pub(crate) async fn trace(&self, id: &str) -> Result<Trace, String> {
-        let traces = self.traces(&format!("/api/traces/{id}")).await?;
-        traces.into_iter().next().ok_or_else(|| format!("there is no trace {id}"))
+        Trace::read(&self.text(id).await?).map_err(|error| format!("{id}: {error}"))
     }
 
     /// Whether a span of `service` since `since` has this attribute.
@@ -207,8 +217,8 @@ fn an_answer_of_the_query_api_is_parsed_and_drawn_as_a_tree() {
         "p1": {"serviceName": "apiserver", "tags": [{"key": "service.instance.id", "value": "apiserver-1"}]},
         "p2": {"serviceName": "etcd", "tags": [{"key": "service.instance.id", "value": "cp1"}]}
     }}]}"#;
-    let answer: Answer = serde_json::from_str(answer).expect("it is Jaeger's JSON");
-    let trace: Trace = answer.data.into_iter().flatten().next().expect("it has a trace").into();
+    let trace = Trace::read(answer).expect("it is Jaeger's JSON, with a trace");
+    assert_eq!(trace.spans(), 2);
     assert!(trace.has("etcd", "cp1", "etcdserverpb.KV/"));
     assert!(!trace.has("etcd", "cp2", "etcdserverpb.KV/"));
     assert_eq!(trace.names_below("GET /api/v1/nodes"), BTreeSet::from(["etcdserverpb.KV/Range"]));
