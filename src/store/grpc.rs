@@ -45,11 +45,12 @@ const WAIT: Duration = Duration::from_secs(3);
 const REQUEST: Duration = Duration::from_secs(5);
 /// Connections. A collector has two, one for spans and one for metrics.
 const CONNECTIONS: usize = 64;
-/// Requests of a connection at a time. A collector sends ten at most, unless told otherwise.
-const STREAMS: u32 = 32;
-/// Bytes of a request, and of all of a connection, that are taken in before they are asked for.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// Requests of a connection at a time. The collectors that the controller runs send two.
+const STREAMS: u32 = 8;
+/// Bytes of a request that are taken in before they are asked for.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// And of all of a connection: less, and requests that wait for their turn would keep those out that have it.
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// A connection that does not answer for so long is of a node that is gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 

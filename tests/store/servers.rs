@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::trace::v1::TracesData;
+use opentelemetry_proto::tonic::trace::v1::{Span, TracesData};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -156,6 +156,23 @@ async fn what_a_collector_pushes_of_itself_is_told_by_node() {
         collector["samples"][0]["exporters"]["otlp_grpc/tempo"],
         json!({ "sent": 0, "failed": 0, "rejected": 0, "queued": 1, "capacity": 1000 })
     );
+}
+
+/// Those that waited for their turn had taken all that the connection takes in, and those that had it never came in.
+#[tokio::test]
+async fn requests_of_one_connection_that_wait_do_not_keep_out_those_that_have_their_turn() {
+    let served = Served::new().await;
+    let mut client = served.traces().await;
+    // After this one, the sender knows how many there may be at a time.
+    client.export(request("apiserver", "a", vec![span(1000, 0)])).await.unwrap();
+    let requests = (0..32_u64).map(|number| {
+        let large = |trace| Span { attributes: vec![text("object", &"y".repeat(60_000))], ..span(trace, 0) };
+        let request = request("apiserver", "a", (number * 8..number * 8 + 8).map(large).collect());
+        let mut client = client.clone();
+        async move { client.export(request).await.map(drop) }
+    });
+    let answers = futures::future::join_all(requests).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 #[tokio::test]
