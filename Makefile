@@ -96,6 +96,14 @@ deny: $(DENY) ## Licences, sources and banned crates of the dependencies
 $(DENY):
 	cargo install --locked --quiet cargo-deny@$(DENY_VERSION) --root $(CACHE)/tools
 
+.PHONY: bench-store
+ROUNDS ?= 5
+OVERLOAD ?= 60
+bench-store: ## The trace store beside otelcol and Jaeger, ROUNDS=5, then OVERLOAD=60 seconds of ten times what it takes (docs/benchmarks.md)
+	@tests/testbed/build.sh otelcol
+	@tests/testbed/build.sh jaeger 1.62.0
+	cargo bench --locked --bench store -- $(ROUNDS) $(OVERLOAD)
+
 .PHONY: crds
 crds: ## Definitions, controller, canary's programs, etcd members and kubeadm's configuration, against real programs
 	cargo test --locked --test crds --test controller_on_api_server --test probe --test canary --test members --test kubeadm_config --test upgrade_facts --test store_on_api_server --test own_traces -- --ignored --test-threads=1
