@@ -39,9 +39,13 @@ fn validated(collector: &Value) -> Validated {
 }
 
 fn rendered(case: &Path) -> CollectorObjects {
-    let spec: Value = serde_yaml::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
-    let v = validated(&spec);
+    let v = read(case);
     collector::render(&v, v.wanted_collector().unwrap(), &BTreeMap::new())
+}
+
+fn read(case: &Path) -> Validated {
+    let spec: Value = serde_yaml::from_str(&std::fs::read_to_string(case).unwrap()).unwrap();
+    validated(&spec)
 }
 
 fn config(objects: &CollectorObjects) -> &str {
@@ -177,11 +181,13 @@ fn a_collector_refuses_what_it_cannot_run_in_words_that_are_found() {
 /// The pod in which a collector is tried, with everything that a collector may mount.
 #[test]
 fn the_pod_that_tries_a_collector_has_its_secrets_and_nothing_of_the_node() {
-    let mut objects = rendered(&dir().join("exporters.yaml"));
-    let volumes = objects.daemon_set.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut).unwrap();
-    volumes.push(json!({ "name": "queue", "hostPath": { "path": "/var/lib/clustertracing" } }));
-    let pod = collector_check::pod::render(&objects, 1, "cp-1");
-    let text = serde_yaml::to_string(&pod).unwrap();
-    let different = golden::difference(&dir().join("check-pod.out"), &text);
-    assert!(different.is_empty(), "{different}");
+    for (case, out) in [("exporters.yaml", "check-pod.out"), ("gateway.yaml", "check-pod-gateway.out")] {
+        let case = dir().join(case);
+        let mut objects = rendered(&case);
+        let volumes = objects.daemon_set.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut).unwrap();
+        volumes.push(json!({ "name": "node", "hostPath": { "path": "/var/lib/clustertracing" } }));
+        let pod = collector_check::pod::render(&read(&case), &objects, "cp-1");
+        let different = golden::difference(&dir().join(out), &serde_yaml::to_string(&pod).unwrap());
+        assert!(different.is_empty(), "{different}");
+    }
 }

@@ -12,6 +12,7 @@ pub mod collector_check;
 pub mod events;
 pub mod flow;
 pub mod kubeadm;
+mod object;
 pub mod observed;
 pub mod quorum;
 pub mod regression;

@@ -14,7 +14,7 @@ use super::collector_check::Check;
 use super::observed::{Observed, ObservedNodeTracing};
 use super::report::{Done, NodeReport, Progress, Stalled, Stand, WaitingOn};
 use super::validate::{Goal, Validated};
-use super::{quorum, regression, retry, secret};
+use super::{quorum, regression, retry};
 use crate::api::clustertracing::SingleNodeDowntime;
 use crate::api::node_tracing::{OutcomeResult, Preflight, Step, Verdict};
 use crate::api::{Reason, RolloutMode, Target};
@@ -297,7 +297,7 @@ fn collector(s: &Situation<'_>) -> WaitingOn {
     match s.check {
         Check::Trying { .. } => WaitingOn::CollectorCheck { held: None },
         Check::Held { words } => WaitingOn::CollectorCheck { held: Some(words.clone()) },
-        Check::NotNeeded | Check::Passed | Check::Refused { .. } => {
+        Check::NotNeeded | Check::Passed | Check::Refused { .. } | Check::Lacks(_) => {
             let found = &s.observed.collector;
             let of_node = s.lacking.nodes.iter().find_map(|node| Some((Some(node.clone()), found.words.get(node)?.clone())));
             let of_gateway = || found.gateway.words.clone().filter(|_| s.lacking.gateway).map(|words| (None, words));
@@ -308,11 +308,11 @@ fn collector(s: &Situation<'_>) -> WaitingOn {
 
 /// A collector that would not run stops everything: nothing is sent where nobody takes it.
 fn collector_refused(s: &Situation<'_>) -> Option<Stalled> {
-    if let Check::Refused { words } = s.check {
-        return Some(Stalled::CollectorRefused { words: words.clone() });
+    match s.check {
+        Check::Refused { words } => Some(Stalled::CollectorRefused { words: words.clone() }),
+        Check::Lacks(trouble) => Some(Stalled::Secret(trouble.clone())),
+        Check::NotNeeded | Check::Trying { .. } | Check::Held { .. } | Check::Passed => None,
     }
-    let waits = matches!(s.check, Check::Held { .. });
-    secret::trouble(s.validated, s.observed, s.now).filter(|trouble| waits && trouble.stops()).map(Stalled::Secret)
 }
 
 /// One node at a time may be away, and one is.

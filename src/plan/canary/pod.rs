@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::observed::RUNS_FOR;
-use crate::api::{ClusterTracing, ComponentName, GROUP, SINGLETON, VERSION};
+use crate::api::{ComponentName, GROUP};
 use crate::component::STATE_DIR;
 use crate::component::canary::{SCRATCH, Trial};
+use crate::plan::object::{Component, metadata};
 use crate::plan::validate::Validated;
 
 /// On a canary pod: [`super::Wanted::key`].
@@ -34,29 +35,9 @@ pub fn name(key: &str) -> String {
 pub fn render(v: &Validated, node: &str, key: &str, trials: &[Trial]) -> Value {
     let files = trials.iter().flat_map(|t| &t.files).map(|(path, text)| (annotation(path), text.clone()));
     let annotations = files.chain([(ANNOTATION_KEY.to_owned(), key.to_owned())]);
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": name(key),
-            "namespace": v.installation.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "clustertracing",
-                "app.kubernetes.io/component": "canary",
-                "app.kubernetes.io/managed-by": "clustertracing-controller",
-            },
-            "annotations": annotations.collect::<BTreeMap<_, _>>(),
-            // Deleting the resource takes the pod along, even where the controller cannot.
-            "ownerReferences": [{
-                "apiVersion": format!("{GROUP}/{VERSION}"),
-                "kind": <ClusterTracing as kube::Resource>::kind(&()),
-                "name": SINGLETON,
-                "uid": v.uid,
-                "controller": true,
-            }],
-        },
-        "spec": spec(node, trials),
-    })
+    let mut metadata = metadata(v, &name(key), Component::Canary);
+    metadata["annotations"] = json!(annotations.collect::<BTreeMap<_, _>>());
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec(node, trials) })
 }
 
 fn spec(node: &str, trials: &[Trial]) -> Value {

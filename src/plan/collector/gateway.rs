@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::config::POD_NAME;
-use super::objects::{Component, Pod, metadata};
+use super::objects::Pod;
 use super::{ANNOTATION_REVISION, GATEWAY, GATEWAY_PORT, NAME, OTLP_PORT};
 use crate::api::{COLLECTOR_HEALTH_PORT, LABEL_CONTROL_PLANE};
+use crate::plan::object::{Component, metadata};
 use crate::plan::validate::{Collector, Gateway, Validated};
 
 /// File of the `ConfigMap` that the gateway reads.

@@ -8,7 +8,8 @@ use super::config::{self, NODE_NAME, QUEUE_DIR, header_env, tls_dir};
 use super::{ANNOTATION_REVISION, CollectorObjects, NAME, OTLP_PORT, gateway};
 use crate::api::collector::QueueStorage;
 use crate::api::node_tracing::hex12;
-use crate::api::{COLLECTOR_HEALTH_PORT, COLLECTOR_UID, ClusterTracing, GROUP, LABEL_CONTROL_PLANE, SINGLETON, VERSION};
+use crate::api::{COLLECTOR_HEALTH_PORT, COLLECTOR_UID, LABEL_CONTROL_PLANE};
+use crate::plan::object::{Component, metadata};
 use crate::plan::secret::{self, ObservedSecret};
 use crate::plan::validate::{Collector, Exporter, Validated};
 
@@ -17,36 +18,6 @@ const ANNOTATION_SECRETS: &str = "clustertracing.dev/read-at-start";
 
 /// File of the `ConfigMap` that the nodes' collectors read.
 const FILE: &str = "collector.yaml";
-
-/// Which collector an object belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Component {
-    /// Those of the nodes.
-    Node,
-    /// The gateway.
-    Gateway,
-}
-
-impl Component {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Node => "collector",
-            Self::Gateway => "collector-gateway",
-        }
-    }
-
-    pub(super) fn labels(self) -> Value {
-        json!({
-            "app.kubernetes.io/name": "clustertracing",
-            "app.kubernetes.io/component": self.name(),
-            "app.kubernetes.io/managed-by": "clustertracing-controller",
-        })
-    }
-
-    pub(super) fn selector(self) -> Value {
-        json!({ "app.kubernetes.io/name": "clustertracing", "app.kubernetes.io/component": self.name() })
-    }
-}
 
 /// What the pods of nodes and gateway have in common.
 pub(super) struct Pod<'a> {
@@ -119,7 +90,7 @@ pub fn render(v: &Validated, collector: &Collector, secrets: &BTreeMap<String, O
     let config_map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(v, &config_map_name, Component::Node),
+        "metadata": metadata(v, &config_map_name, Component::Collector),
         "immutable": true,
         "data": files,
     });
@@ -169,22 +140,6 @@ fn queue_volume(collector: &Collector) -> Option<(Value, Value)> {
     })
 }
 
-pub(super) fn metadata(v: &Validated, name: &str, component: Component) -> Value {
-    json!({
-        "name": name,
-        "namespace": v.installation.namespace,
-        "labels": component.labels(),
-        // Deleting the resource takes these along even where the controller cannot.
-        "ownerReferences": [{
-            "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": <ClusterTracing as kube::Resource>::kind(&()),
-            "name": SINGLETON,
-            "uid": v.uid,
-            "controller": true,
-        }],
-    })
-}
-
 fn daemon_set(v: &Validated, collector: &Collector, pod: &Pod<'_>) -> Value {
     let mut env = vec![json!({ "name": NODE_NAME, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "spec.nodeName" } } })];
     env.extend(pod.exporters_env.iter().cloned());
@@ -206,11 +161,11 @@ fn daemon_set(v: &Validated, collector: &Collector, pod: &Pod<'_>) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": metadata(v, NAME, Component::Node),
+        "metadata": metadata(v, NAME, Component::Collector),
         "spec": {
-            "selector": { "matchLabels": Component::Node.selector() },
+            "selector": { "matchLabels": Component::Collector.selector() },
             "template": {
-                "metadata": { "labels": Component::Node.labels() },
+                "metadata": { "labels": Component::Collector.labels() },
                 "spec": {
                     "serviceAccountName": NAME,
                     // The collector asks the API server for nothing.

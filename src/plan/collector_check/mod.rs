@@ -17,7 +17,7 @@ use self::observed::{CheckState, ObservedCheck};
 use super::collector::CollectorObjects;
 use super::observed::Observed;
 use super::report::NodeReport;
-use super::secret;
+use super::secret::{self, SecretTrouble};
 use super::validate::Validated;
 use crate::api::{RolloutMode, State};
 
@@ -59,6 +59,8 @@ pub enum Check {
         /// In the kubelet's own words.
         words: String,
     },
+    /// It is not tried before a Secret that it needs is there.
+    Lacks(SecretTrouble),
     /// It may replace the one that runs.
     Passed,
     /// It may not.
@@ -94,7 +96,7 @@ impl Check {
 
     /// Whether a pod should be there.
     fn tries(&self) -> bool {
-        matches!(self, Self::Trying { .. } | Self::Held { .. })
+        matches!(self, Self::Trying { .. } | Self::Held { .. } | Self::Lacks(_))
     }
 }
 
@@ -102,7 +104,7 @@ impl Check {
 pub fn stand(v: &Validated, o: &Observed, nodes: &[NodeReport], wanted: Option<&CollectorObjects>, now: Timestamp) -> Check {
     let Some(wanted) = wanted.filter(|wanted| !wanted.are_in(&o.collector)) else { return Check::NotNeeded };
     if let Some(missing) = secret::trouble(v, o, now).filter(secret::SecretTrouble::stops) {
-        return Check::Held { words: missing.message(&v.installation.namespace) };
+        return Check::Lacks(missing);
     }
     if v.rollout.mode == RolloutMode::Preview || v.installation.canary == State::Disabled {
         return Check::NotNeeded;
@@ -118,7 +120,7 @@ pub fn stand(v: &Validated, o: &Observed, nodes: &[NodeReport], wanted: Option<&
         let well = nodes.iter().find(|n| n.selected && o.nodes.get(&n.name).is_some_and(|node| node.ready));
         return well.map_or_else(
             || Check::Held { words: "no selected control-plane node is Ready".to_owned() },
-            |node| Check::Trying { pod: Some(Box::new(pod::render(wanted, v.generation, &node.name))) },
+            |node| Check::Trying { pod: Some(Box::new(pod::render(v, wanted, &node.name))) },
         );
     };
     match &pod.state {

@@ -6,6 +6,8 @@
 use serde_json::{Value, json};
 
 use crate::plan::collector::CollectorObjects;
+use crate::plan::object::{Component, metadata};
+use crate::plan::validate::Validated;
 
 /// A pod that nobody looks after any more ends by itself.
 const DEADLINE_SECONDS: i32 = 600;
@@ -18,8 +20,7 @@ pub fn name(revision: &str, generation: i64) -> String {
 }
 
 /// The pod that tries `wanted` on `node`, for this generation of the resource.
-pub fn render(wanted: &CollectorObjects, generation: i64, node: &str) -> Value {
-    let metadata = &wanted.daemon_set["metadata"];
+pub fn render(v: &Validated, wanted: &CollectorObjects, node: &str) -> Value {
     let nodes = &wanted.daemon_set["spec"]["template"]["spec"];
     let gateway = wanted.gateway.as_ref().map(|gateway| &gateway.deployment["spec"]["template"]["spec"]);
     // The gateway has the same volumes, and the Secrets that the nodes do without.
@@ -28,17 +29,7 @@ pub fn render(wanted: &CollectorObjects, generation: i64, node: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {
-            "name": name(&wanted.revision, generation),
-            "namespace": metadata["namespace"],
-            "labels": {
-                "app.kubernetes.io/name": "clustertracing",
-                "app.kubernetes.io/component": "collector-check",
-                "app.kubernetes.io/managed-by": "clustertracing-controller",
-            },
-            // Deleting the resource takes the pod along, even where the controller cannot.
-            "ownerReferences": metadata["ownerReferences"],
-        },
+        "metadata": metadata(v, &name(&wanted.revision, v.generation), Component::CollectorCheck),
         "spec": {
             "nodeName": node,
             "tolerations": [{ "operator": "Exists" }],
