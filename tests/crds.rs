@@ -206,7 +206,7 @@ async fn defaults_are_visible_in_the_stored_object(client: &Client) {
         "samplingRatePerMillion": 10_000,
         "kubeAPIServer": {"state": "Enabled"},
         "etcd": {"state": "Enabled", "samplingRatePerMillion": 0},
-        "collector": {"mode": "Node", "port": 4317, "redaction": "Default"},
+        "collector": {"mode": "Node", "port": 4317, "queue": {"spans": 8192, "storage": "Memory"}, "redaction": "Default"},
         "probe": {"state": "Enabled"},
         "rollout": {
             "mode": "Automatic", "paused": false, "soakSeconds": 30, "healthTimeoutSeconds": 120,
