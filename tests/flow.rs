@@ -94,6 +94,24 @@ fn whenever_it_happens_a_break_of_any_kind_is_known_in_time() {
     }
 }
 
+/// Its restart was given the grace in which spans may stay away: told after 61 s on a real cluster, whose kubelet had started it once more.
+#[test]
+fn a_collector_that_is_started_again_and_dies_again_is_silent_in_time() {
+    for moment in MOMENTS {
+        let mut world = flowing(moment);
+        for (event, seconds) in [(Event::StopCollector("cp1".to_owned()), 2), (Event::StartCollector("cp1".to_owned()), 7)] {
+            world.happen(&event);
+            (0..seconds).for_each(|_| world.tick());
+        }
+        world.happen(&Event::StopCollector("cp1".to_owned()));
+        let known = (1..=120).find(|_| {
+            world.tick();
+            world.flow.status == Some(false)
+        });
+        assert!(known.is_some_and(|known| known <= SILENCE_WITHIN), "at {moment} s: {known:?}, {}", world.flow.message);
+    }
+}
+
 #[test]
 fn whenever_it_happens_one_probe_or_one_push_that_is_late_or_lost_changes_nothing() {
     let node = || "cp1".to_owned();

@@ -358,13 +358,17 @@ impl Look<'_> {
         // What came before counts as long as the next one need not have come, and from whoever runs now.
         let came = last.filter(|last| *last >= begun && restarted.is_none_or(|at| *last >= at));
         let need_not_come = came.zip(within).is_some_and(|(last, within)| self.age(last) < signed(within));
+        if self.age(begun) < GRACE && !need_not_come {
+            return Verdict::Unknown(Doubt::Starting);
+        }
+        // One that has begun anew tells its counters within seconds, long before spans come to it again.
+        if self.collector_tells_nothing() {
+            return Verdict::Broken(Break::CollectorSilent { ready: node.collector == ExpectedCollector::Ready });
+        }
         let patient = self.age(last.unwrap_or(begun)) < PATIENCE;
         let begun = restarted.filter(|_| patient).map_or(begun, |at| begun.max(at));
         if self.age(begun) < GRACE && !need_not_come {
             return Verdict::Unknown(Doubt::Starting);
-        }
-        if self.collector_tells_nothing() {
-            return Verdict::Broken(Break::CollectorSilent { ready: node.collector == ExpectedCollector::Ready });
         }
         if backend::refuses(self.samples()) {
             return Verdict::Broken(Break::CollectorRefusing);
