@@ -13,6 +13,8 @@ use super::step::note;
 const INTERVAL: Duration = Duration::from_millis(250);
 /// A server that does not answer within a second is away, for its callers.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// A restart takes longer: 6 s at the least. What is shorter is a machine that is busy, which shows on several servers at once.
+const RESTART: Duration = Duration::from_secs(4);
 /// How long client-go waits before it tries a lost request again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -33,8 +35,20 @@ pub(crate) struct Findings {
 struct Server {
     node: String,
     looks: usize,
-    /// When it did not answer /readyz with 200: from the first such look to the next good one.
+    /// When it did not answer /readyz with 200 for as long as a restart takes: from the first such look to the next good one.
     away: Vec<(Instant, Instant)>,
+    /// How often it did not answer for a shorter time.
+    slow: usize,
+}
+
+impl Server {
+    fn missed(&mut self, from: Instant, to: Instant) {
+        if to - from < RESTART {
+            self.slow += 1;
+        } else {
+            self.away.push((from, to));
+        }
+    }
 }
 
 /// Requests of one client of the load balancer.
@@ -105,6 +119,9 @@ impl Findings {
         for (node, from, to) in self.timeline() {
             note(&format!("{node}'s API server was away from second {from:.1} to {to:.1}: {:.1} s", to - from));
         }
+        for Server { node, slow, .. } in self.servers.iter().filter(|server| server.slow > 0) {
+            note(&format!("{node}'s API server did not answer {slow} times for a moment"));
+        }
         for Requests { client, made, retried, failed } in &self.clients {
             note(&format!("{made} requests with {client}: {retried} tried again, {} failed twice", failed.len()));
         }
@@ -120,7 +137,7 @@ impl Findings {
 }
 
 async fn watch_server(node: String, access: Access, stopped: watch::Receiver<bool>) -> Server {
-    let mut server = Server { node, looks: 0, away: Vec::new() };
+    let mut server = Server { node, looks: 0, away: Vec::new(), slow: 0 };
     let mut since = None;
     // who has not answered yet, on a machine that is busy, has not gone away
     let mut was_there = false;
@@ -134,14 +151,16 @@ async fn watch_server(node: String, access: Access, stopped: watch::Receiver<boo
         match (is_there || !was_there, since) {
             (false, None) => since = Some(start),
             (true, Some(from)) => {
-                server.away.push((from, Instant::now()));
+                server.missed(from, Instant::now());
                 since = None;
             }
             _ => {}
         }
         pause(start).await;
     }
-    server.away.extend(since.map(|from| (from, Instant::now())));
+    if let Some(from) = since {
+        server.missed(from, Instant::now());
+    }
     server
 }
 
