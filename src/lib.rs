@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! bin → {controller, agent} → runtime          programs; I/O with the API server
-//!         │ │           └───→ host             the only module that touches a node's files, processes, ports
-//!         │ └─────────────→ store              spans and collectors' metrics: receives, keeps within bounds, answers
+//!  │      │ │           └───→ host             the only module that touches a node's files, processes, ports
+//!  │      │ └─────────────→ store              spans and collectors' metrics: receives, keeps within bounds, answers
+//!  └→ cli ┤                                   the kubectl plugin: touches a person's files, and no node's
 //!         └───→ plan → component → manifest    pure: no client, no runtime, no files, no environment, no clock, no randomness
 //!                 └───────→ api ←──────┘       the resources' types, conditions and reasons, names
 //! ```
@@ -42,12 +43,14 @@
 //! | change when spans are said to flow, or what is told if they do not | [`plan::flow`] | `tests/flow/` |
 //! | change what the collector does | [`plan::collector`] | `tests/collector/`, `tests/collector_runs/` |
 //! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs/redaction.rs` |
+//! | add a command of the plugin, or an example | [`cli`]; `make generate` writes docs/kubectl-tracing.md | a folder in `tests/cli/cases/` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.
 
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod component;
 pub mod controller;
 pub mod host;

@@ -22,6 +22,7 @@ const LAYERS: &[Layer] = &[
     Layer { module: "store", may_use: &["api"], pure: false },
     Layer { module: "agent", may_use: &["api", "component", "manifest", "host", "runtime"], pure: false },
     Layer { module: "controller", may_use: &["api", "component", "plan", "runtime", "store"], pure: false },
+    Layer { module: "cli", may_use: &["api", "component", "manifest", "plan"], pure: false },
 ];
 
 /// Files of an impure module that decide, and so must be as pure as the pure layers.
@@ -36,7 +37,17 @@ const PURE_FILES: &[&str] = &[
     "agent/machine/verify.rs",
     "agent/report.rs",
     "agent/watchdog.rs",
+    "cli/explain.rs",
+    "cli/offline/diff.rs",
+    "cli/offline/preview.rs",
+    "cli/offline/resource.rs",
+    "cli/offline/schema.rs",
+    "cli/reference.rs",
+    "cli/style.rs",
 ];
+
+/// Files that read and write what a person names, on the person's machine.
+const PERSONS_FILES: &[&str] = &["cli/offline/folder.rs", "cli/offline/mod.rs", "cli/offline/output.rs"];
 
 /// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
 const IMPURE: &[&str] = &[
@@ -162,7 +173,7 @@ fn only_component_knows_flag_names() {
 fn only_host_touches_files_of_a_node() {
     let mut broken = Vec::new();
     for (file, text) in all() {
-        if file.starts_with("host/") || file.starts_with("bin/") {
+        if file.starts_with("host/") || file.starts_with("bin/") || PERSONS_FILES.contains(&file.as_str()) {
             continue;
         }
         for (number, line) in code(&text) {

@@ -244,13 +244,43 @@ impl std::fmt::Display for Reason {
     }
 }
 
+/// A word of the two sets, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// Which set it is of.
+    pub kind: WordKind,
+    /// The word.
+    pub name: &'static str,
+    /// What it means, in one paragraph.
+    pub text: String,
+}
+
+/// What a word stands for. A word may be in both sets, as `SpansFlowing` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
+pub enum WordKind {
+    /// A condition's type.
+    Condition,
+    /// Why a condition, an Event, a refusal or an outcome is what it is.
+    Reason,
+}
+
+/// Both sets with their meanings, conditions first, each in the order of its enum: what docs/reasons.md and the command line say.
+pub fn meanings() -> Vec<Meaning> {
+    // A comment of several lines is one paragraph: a line end would also end the row of a table.
+    fn meaning(kind: WordKind, name: &'static str, documentation: Option<&str>) -> Meaning {
+        Meaning { kind, name, text: documentation.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ") }
+    }
+    let conditions = ConditionType::iter().map(|c| meaning(WordKind::Condition, c.as_str(), c.get_documentation()));
+    conditions.chain(Reason::iter().map(|r| meaning(WordKind::Reason, r.as_str(), r.get_documentation()))).collect()
+}
+
 /// Both sets in words, as Markdown: docs/reasons.md.
 pub fn reference() -> String {
-    fn row(name: &str, documentation: Option<&str>) -> String {
-        format!("| `{name}` | {} |\n", documentation.unwrap_or_default())
-    }
-    let conditions: String = ConditionType::iter().map(|c| row(c.as_str(), c.get_documentation())).collect();
-    let reasons: String = Reason::iter().map(|r| row(r.as_str(), r.get_documentation())).collect();
+    let rows = |kind| -> String {
+        meanings().iter().filter(|word| word.kind == kind).map(|word| format!("| `{}` | {} |\n", word.name, word.text)).collect()
+    };
+    let (conditions, reasons) = (rows(WordKind::Condition), rows(WordKind::Reason));
     format!(
         "# Conditions and reasons\n\n<!-- Generated from src/api/condition.rs by `make generate`: do not edit. -->\n\nA condition, an Event, a node's refusal and a node's outcome use the same reason. The message beside it names the object, the cause \
          and the next command.\n\n## Conditions of a ClusterTracing\n\n| type | True means |\n| --- | --- |\n{conditions}\n## Reasons\n\n| reason | means |\n\
@@ -312,6 +342,14 @@ mod tests {
         assert_eq!((same[0].last_transition_time.0, same[0].observed_generation), (t1, Some(2)));
         let moved = merge_conditions(&same, &ready(Some(true)), 2, t3);
         assert_eq!(moved[0].last_transition_time.0, t3);
+    }
+
+    #[test]
+    fn a_reason_that_takes_several_lines_to_explain_is_one_row_of_the_table() {
+        let table = reference();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        assert!(rows.clone().all(|row| row.ends_with(" |")), "{table}");
+        assert_eq!(rows.count(), ConditionType::iter().count() + Reason::iter().count());
     }
 
     #[test]

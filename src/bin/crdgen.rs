@@ -1,5 +1,5 @@
 //! Writes the custom resource definitions (`crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates), and the
-//! references for people (`docs/reasons.md`, `docs/versions.md`, `docs/platforms.md`, `docs/redaction.md`).
+//! references for people (`docs/reasons.md`, `docs/versions.md`, `docs/platforms.md`, `docs/redaction.md`, `docs/kubectl-tracing.md`).
 //!
 //! `make generate` runs it, `make verify-generated` proves that nothing was edited by hand or forgotten.
 //! One argument may name another root folder than this package's.
@@ -8,8 +8,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clustertracing::api::{ClusterTracing, NodeTracing, condition};
-use clustertracing::component;
 use clustertracing::plan::collector::redaction;
+use clustertracing::{cli, component};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write(&root.join("docs/versions.md"), &component::reference())?;
     write(&root.join("docs/redaction.md"), &redaction::reference())?;
     write(&root.join("docs/platforms.md"), &component::owner::platforms())?;
+    write(&root.join("docs/kubectl-tracing.md"), &cli::reference())?;
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use crate::manifest::{Edit, Manifest};
 
 /// A file that makes etcd ignore every flag.
 const CONFIG_FILE: &str = "config-file";
+/// The member's name. kubeadm makes it the node's.
+const NAME: &str = "name";
 /// Part of the name of every tracing flag of every version, and of no other flag.
 const MARK: &str = "distributed-tracing";
 
@@ -78,6 +80,11 @@ pub(super) fn tracing_flags(manifest: &Manifest) -> Vec<String> {
     let flags = manifest.flag_names().into_iter().filter(|name| name.contains(MARK)).map(|name| format!("--{name}"));
     let variables = manifest.env_names().into_iter().filter(|name| flag_of(name).is_some_and(|flag| flag.contains(MARK)));
     flags.chain(variables).collect()
+}
+
+/// The name that the member gives itself.
+pub(super) fn member_name(manifest: &Manifest) -> Option<String> {
+    manifest.flag(NAME).pop()
 }
 
 /// The flag that an environment variable sets: etcd reads each of its flags from one.

@@ -124,6 +124,14 @@ pub fn find(files: &[ManifestFile]) -> Result<Vec<Found>, Refusal> {
     Ok(located.iter().map(Located::found).collect())
 }
 
+/// The name that the folder's etcd member gives itself: on kubeadm's nodes the node's own. `None` where no etcd is found, or its name is no
+/// name of a node.
+pub fn member_name(files: &[ManifestFile]) -> Option<String> {
+    let located = folder::locate(files).ok()?;
+    let etcd = located.iter().find(|located| located.component == ComponentName::Etcd)?;
+    etcd::member_name(&etcd.manifest).filter(|name| settings::is_dns_name(name))
+}
+
 /// The changes that take everything of ours out of a node's manifests: [`change`] to settings that trace nothing, for which no settings need
 /// to be known.
 pub fn take_out(files: &[ManifestFile]) -> Result<Vec<Change>, Refusal> {

@@ -65,7 +65,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
 }
 
 /// Lower-case letters, digits, `-` and `.`, beginning and ending with a letter or digit: the name of a node, a host or an IPv4 address.
-fn is_dns_name(name: &str) -> bool {
+pub(super) fn is_dns_name(name: &str) -> bool {
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();
     bytes.len() <= 253

@@ -20,6 +20,7 @@
 //! | how kubeadm's own configuration is edited | [`config`] |
 //! | how new lines look (indentation, quotes, JSON) | `layout`, `scalar`, `splice` |
 //! | what is proved | `proof` |
+//! | where a field stands, for messages | [`position`] |
 //! | how kubeadm's own hand is known | [`rendered`] |
 //! | whether an edit is there already, wherever it stands | [`same`] |
 
@@ -29,6 +30,7 @@ mod args;
 pub mod config;
 mod layout;
 mod pod;
+pub mod position;
 mod proof;
 mod removal;
 pub mod rendered;

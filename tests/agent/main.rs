@@ -5,6 +5,7 @@
 mod disk;
 mod drift;
 mod receiver;
+mod rendered;
 mod restore;
 mod world;
 

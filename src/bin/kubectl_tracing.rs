@@ -1,0 +1,32 @@
+//! The kubectl plugin's program: arguments, the command, its words.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clustertracing::cli::{self, Cli, Palette, Report, Terminal};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let terminal =
+        Terminal { is_terminal: io::stdout().is_terminal(), no_color: std::env::var("NO_COLOR").ok(), term: std::env::var("TERM").ok() };
+    let report = cli.run(Palette::new(cli.color, &terminal)).unwrap_or_else(|error| Report {
+        data: String::new(),
+        notes: vec![format!("error: {}", cli::one_line(&error))],
+        exit: error.exit(),
+    });
+    match print(&report) {
+        Ok(()) => report.exit.into(),
+        // who reads the data has seen enough
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => report.exit.into(),
+        Err(_) => ExitCode::from(cli::Exit::BadInput as u8),
+    }
+}
+
+fn print(report: &Report) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(report.data.as_bytes())?;
+    stdout.flush()?;
+    report.notes.iter().try_for_each(|note| writeln!(stderr, "{note}"))
+}

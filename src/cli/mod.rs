@@ -1,0 +1,207 @@
+//! The kubectl plugin: `kubectl tracing …`, for a person at a terminal or a pipeline.
+//!
+//! A command makes a [`Report`]: data for standard output, notes for standard error, and the exit code. The program prints it.
+//! docs/kubectl-tracing.md is written from the same definitions as `--help`, by [`reference()`].
+
+mod explain;
+mod offline;
+mod reference;
+mod style;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use reference::reference;
+pub use style::{ColorChoice, Palette, Terminal};
+
+/// Preview, watch and explain tracing of kube-apiserver and etcd.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-tracing",
+    bin_name = "kubectl tracing",
+    version,
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  # What applying clustertracing.yaml would change, from a copy of a node's static-pod folder
+  kubectl tracing diff -f clustertracing.yaml --manifests ./manifests
+
+  # What a condition's or a refusal's reason means
+  kubectl tracing explain UnsupportedManifest
+
+Exit codes:
+  0  ok
+  1  differences, or findings
+  2  wrong usage, bad input, or a change that is refused
+  3  the cluster cannot be reached, or forbids what is needed
+  4  what was waited for did not come in time"
+)]
+pub struct Cli {
+    /// Whether to use colours. auto: on a terminal, unless NO_COLOR is set or TERM is dumb
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    pub color: ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Diff(offline::Diff),
+    Render(offline::Render),
+    Explain(explain::Explain),
+    /// Print the version of this program and of the API that it speaks
+    #[command(after_help = "\
+Examples:
+  # Which version this is
+  kubectl tracing version
+
+  # Where kubectl finds it
+  kubectl plugin list")]
+    Version,
+    /// Print a completion script of a shell
+    #[command(after_help = "\
+Examples:
+  # In this bash, for the program's own name
+  source <(kubectl-tracing completion bash)
+
+  # In every fish
+  kubectl tracing completion fish > ~/.config/fish/completions/kubectl-tracing.fish")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Shells that completion is made for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well, and nothing differs.
+    Ok = 0,
+    /// Something was found, or differs, or is not ready.
+    Findings = 1,
+    /// Wrong usage, bad input, or a change that is refused. Nothing was written.
+    BadInput = 2,
+    /// The cluster cannot be reached, or forbids what is needed.
+    Unreachable = 3,
+    /// What was waited for did not come in time.
+    TimedOut = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a command says, and how it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// For standard output.
+    pub data: String,
+    /// For standard error, one line each.
+    pub notes: Vec<String>,
+    /// How it ends.
+    pub exit: Exit,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `diff` or `render`.
+    #[error(transparent)]
+    Offline(offline::Error),
+    /// `explain`.
+    #[error(transparent)]
+    Explain(explain::Unknown),
+}
+
+impl Error {
+    /// How the program ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Offline(_) | Self::Explain(_) => Exit::BadInput,
+        }
+    }
+}
+
+impl Cli {
+    /// Does what the command line asks for.
+    pub fn run(&self, palette: Palette) -> Result<Report, Error> {
+        match &self.command {
+            Command::Diff(diff) => diff.run(palette).map_err(Error::Offline),
+            Command::Render(render) => render.run().map_err(Error::Offline),
+            Command::Explain(explain) => explain.run().map_err(Error::Explain),
+            Command::Version => {
+                Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
+            }
+            Command::Completion { shell } => Ok(Report::data(completion(*shell))),
+        }
+    }
+}
+
+impl Report {
+    /// Nothing but data, and all is well.
+    fn data(data: String) -> Self {
+        Self { data, notes: Vec::new(), exit: Exit::Ok }
+    }
+}
+
+fn completion(shell: Shell) -> String {
+    use clap_complete::shells;
+    let (mut command, mut script) = (Cli::command(), Vec::new());
+    let name = command.get_name().to_owned();
+    match shell {
+        Shell::Bash => clap_complete::generate(shells::Bash, &mut command, name, &mut script),
+        Shell::Zsh => clap_complete::generate(shells::Zsh, &mut command, name, &mut script),
+        Shell::Fish => clap_complete::generate(shells::Fish, &mut command, name, &mut script),
+    }
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// An error and its causes, on one line.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    chain.collect::<Vec<_>>().join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_two_examples_and_is_called_as_kubectl_calls_it() {
+        let mut command = Cli::command();
+        command.build();
+        for subcommand in command.get_subcommands() {
+            let help = subcommand.clone().render_long_help().to_string();
+            let examples =
+                help.lines().filter(|line| line.starts_with("  kubectl") || line.starts_with("  source <(kubectl-tracing")).count();
+            assert!(examples >= 2, "{help}");
+            assert!(help.contains("Usage: kubectl tracing "), "{help}");
+        }
+    }
+
+    #[test]
+    fn every_shell_gets_a_script_that_knows_the_commands() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = completion(shell);
+            assert!(["kubectl-tracing", "render", "kubernetes-version"].iter().all(|word| script.contains(word)), "{shell:?}: {script}");
+        }
+    }
+}

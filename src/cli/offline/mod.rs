@@ -1,0 +1,210 @@
+//! `diff` and `render` without a cluster: a ClusterTracing and copies of static-pod folders in, what the agents would write out.
+//!
+//! What is read is decided by the agents' own code: [`crate::plan::validate`] makes settings of the resource,
+//! [`crate::component::change_with_versions`] makes manifests of settings. This module only finds the texts, and shows what came of them.
+
+mod diff;
+mod folder;
+mod output;
+mod preview;
+mod resource;
+mod schema;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::{Exit, Palette, Report};
+use crate::api::Reason;
+use crate::component::{NotARelease, Version, Versions};
+use crate::plan::validate::Validated;
+use folder::NodeFolder;
+use preview::{Obstacle, Preview};
+
+/// Show what applying a ClusterTracing would change in static-pod manifests, offline
+///
+/// For each node and file, the change is printed as a unified diff with the manifest's own comments and order: exactly the bytes that the
+/// node's agent would write. What restarts is said on standard error. Exit code 0: nothing would change; 1: there are differences;
+/// 2: the change is refused, or the input is bad.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  # One node: a copy of its /etc/kubernetes/manifests
+  kubectl tracing diff -f clustertracing.yaml --manifests ./manifests
+
+  # Several nodes, one folder each: ./nodes/cp-1/*.yaml, ./nodes/cp-2/*.yaml
+  kubectl tracing diff -f clustertracing.yaml --manifests ./nodes
+
+  # Before an upgrade: what other versions would get
+  kubectl tracing diff -f clustertracing.yaml --manifests ./manifests \\
+    --kubernetes-version 1.37.1 --etcd-version 3.7.1")]
+pub(super) struct Diff {
+    #[command(flatten)]
+    input: Input,
+}
+
+/// Write static-pod manifests as a ClusterTracing would have them, offline
+///
+/// The manifests of kube-apiserver and etcd are written under their own names, and kube-apiserver's tracing file under its path on the node,
+/// all below the output folder (below a folder of each node's name there, where the input has several nodes). They are the bytes that the
+/// node's agent would write. When any manifest is refused, nothing is written at all. The names of the files written are printed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  # One node: writes kube-apiserver.yaml, etcd.yaml and etc/kubernetes/clustertracing/tracing-….yaml
+  kubectl tracing render -f clustertracing.yaml --manifests ./manifests --output-dir ./out
+
+  # One of several nodes, each with a folder below ./nodes
+  kubectl tracing render -f clustertracing.yaml --manifests ./nodes --node cp-1 --output-dir ./out")]
+pub(super) struct Render {
+    #[command(flatten)]
+    input: Input,
+    /// Folder to write to. It may be missing, empty, or hold what an earlier render wrote and nobody has touched since: that is replaced
+    #[arg(long, value_name = "OUT")]
+    output_dir: PathBuf,
+}
+
+/// What both commands read.
+#[derive(Debug, clap::Args)]
+struct Input {
+    /// File with the ClusterTracing; - is standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    filename: PathBuf,
+    /// Folder with static-pod manifests: a copy of one node's, or, where it holds no file but folders, of several nodes', each folder named
+    /// after its node
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// The node: its name where DIR is one node's folder (else taken from the etcd member's name, which kubeadm makes the node's), or the
+    /// one to look at where DIR holds several
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// kube-apiserver's release, such as 1.36.3, instead of what the images' tags say
+    #[arg(long, value_name = "V")]
+    kubernetes_version: Option<String>,
+    /// etcd's release, such as 3.6.16, instead of what the images' tags say
+    #[arg(long, value_name = "V")]
+    etcd_version: Option<String>,
+}
+
+/// Why nothing can be shown or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The resource's file.
+    #[error("{path}: cannot be read")]
+    Read {
+        /// Its name.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The resource.
+    #[error("{path}:{mistake}")]
+    Resource {
+        /// Its file's name.
+        path: String,
+        /// What is wrong with it.
+        mistake: resource::Mistake,
+    },
+    /// A version on the command line.
+    #[error("--{flag}: {problem}: give a whole one, such as {example}")]
+    Version {
+        /// The option's name.
+        flag: &'static str,
+        /// One that is good.
+        example: &'static str,
+        /// What is wrong with it.
+        problem: NotARelease,
+    },
+    /// The manifests.
+    #[error(transparent)]
+    Folder(folder::Error),
+    /// What was to be written.
+    #[error(transparent)]
+    Output(output::Error),
+}
+
+/// What came of the input.
+struct Outcome {
+    previews: Vec<Preview>,
+    obstacles: Vec<Obstacle>,
+    notes: Vec<String>,
+}
+
+/// What is said once: no copy of a folder tells it.
+const UNTOLD: &str = "note: a folder cannot tell how processes run now, which other files, ports and health a node has, and what its labels \
+                      say (platform, rollout.nodeSelector): the operator checks all that before it writes";
+const MANAGED: &str = "hint: managed control planes (EKS, GKE, AKS) keep their manifests to themselves, and k3s, k0s and MicroK8s have none: \
+                       such clusters cannot be traced this way";
+
+impl Diff {
+    pub(super) fn run(&self, palette: Palette) -> Result<Report, Error> {
+        let outcome = self.input.preview()?;
+        if !outcome.obstacles.is_empty() {
+            return Ok(outcome.refused());
+        }
+        let data = diff::unified(&outcome.previews, palette);
+        let exit = if data.is_empty() { Exit::Ok } else { Exit::Findings };
+        Ok(Report { data, notes: outcome.notes, exit })
+    }
+}
+
+impl Render {
+    pub(super) fn run(&self) -> Result<Report, Error> {
+        let outcome = self.input.preview()?;
+        if !outcome.obstacles.is_empty() {
+            return Ok(outcome.refused());
+        }
+        let written = output::write(&self.output_dir, &self.input.manifests, &outcome.previews).map_err(Error::Output)?;
+        let data = written.iter().map(|file| format!("{}\n", file.display())).collect();
+        Ok(Report { data, notes: outcome.notes, exit: Exit::Ok })
+    }
+}
+
+impl Input {
+    fn preview(&self) -> Result<Outcome, Error> {
+        let validated = self.resource()?;
+        let versions = Versions {
+            kube_apiserver: version("kubernetes-version", "1.36.3", self.kubernetes_version.as_deref())?,
+            etcd: version("etcd-version", "3.6.16", self.etcd_version.as_deref())?,
+        };
+        let folder::Content { nodes, mut notes } = folder::read(&self.manifests, self.node.as_deref()).map_err(Error::Folder)?;
+        let settings = validated.target(true).settings;
+        let of_node = |node: NodeFolder| preview::preview(node, self.node.as_deref(), &settings, versions);
+        let (previews, obstacles): (Vec<_>, Vec<_>) = nodes.into_iter().map(of_node).partition(Result::is_ok);
+        let previews: Vec<Preview> = previews.into_iter().flatten().collect();
+        let obstacles = obstacles.into_iter().filter_map(Result::err).collect();
+        notes.extend(previews.iter().flat_map(Preview::notes));
+        notes.push(UNTOLD.to_owned());
+        Ok(Outcome { previews, obstacles, notes })
+    }
+
+    fn resource(&self) -> Result<Validated, Error> {
+        let path = if self.filename == Path::new("-") { "<stdin>".to_owned() } else { self.filename.display().to_string() };
+        let text = match path.as_str() {
+            "<stdin>" => {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).map(|_| text)
+            }
+            _ => std::fs::read_to_string(&self.filename),
+        };
+        let text = text.map_err(|source| Error::Read { path: path.clone(), source })?;
+        resource::read(&text).map_err(|mistake| Error::Resource { path, mistake })
+    }
+}
+
+impl Outcome {
+    /// Nothing is shown of any node when one is refused: the operator changes none before all have been checked.
+    fn refused(self) -> Report {
+        let is_missing = self.obstacles.iter().any(|obstacle| obstacle.reason() == Some(Reason::ManifestNotFound));
+        let mut notes: Vec<String> = self.obstacles.iter().map(|obstacle| super::one_line(obstacle)).collect();
+        notes.extend(is_missing.then(|| MANAGED.to_owned()));
+        if let Some(reason) = self.obstacles.iter().find_map(Obstacle::reason) {
+            notes.push(format!("hint: kubectl tracing explain {reason}"));
+        }
+        Report { data: String::new(), notes, exit: Exit::BadInput }
+    }
+}
+
+fn version(flag: &'static str, example: &'static str, text: Option<&str>) -> Result<Option<Version>, Error> {
+    text.map(|text| text.parse().map_err(|problem| Error::Version { flag, example, problem })).transpose()
+}
