@@ -21,7 +21,7 @@ pub(super) struct Explain {
 
 /// A word of neither set.
 #[derive(Debug, thiserror::Error)]
-#[error("{word:?} is neither a condition nor a reason{}; kubectl tracing explain lists them", suggestion(.nearest.as_deref()))]
+#[error("{word:?} is neither a condition nor a reason{}", suggestion(.nearest.as_deref()).unwrap_or_else(|| "; kubectl tracing explain lists them".to_owned()))]
 pub struct Unknown {
     word: String,
     nearest: Option<String>,
@@ -56,8 +56,8 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 }
 
 /// The end of a sentence that says what was probably meant.
-pub(super) fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map(|nearest| format!(": did you mean {nearest:?}?")).unwrap_or_default()
+pub(super) fn suggestion(nearest: Option<&str>) -> Option<String> {
+    nearest.map(|nearest| format!(": did you mean {nearest:?}?"))
 }
 
 #[cfg(test)]

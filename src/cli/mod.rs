@@ -2,6 +2,8 @@
 //!
 //! A command makes a [`Report`]: data for standard output, notes for standard error, and the exit code. The program prints it.
 //! docs/kubectl-tracing.md is written from the same definitions as `--help`, by [`reference()`].
+//!
+//! `offline` holds what needs no cluster.
 
 mod explain;
 mod offline;
@@ -40,8 +42,8 @@ Exit codes:
   4  what was waited for did not come in time"
 )]
 pub struct Cli {
-    /// Whether to use colours. auto: on a terminal, unless NO_COLOR is set or TERM is dumb
-    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    /// Use colours: auto (on a terminal, unless NO_COLOR is set or TERM is dumb), always or never
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN", hide_possible_values = true)]
     pub color: ColorChoice,
     #[command(subcommand)]
     command: Command,
@@ -186,13 +188,10 @@ mod tests {
 
     #[test]
     fn every_command_shows_two_examples_and_is_called_as_kubectl_calls_it() {
-        let mut command = Cli::command();
-        command.build();
-        for subcommand in command.get_subcommands() {
-            let help = subcommand.clone().render_long_help().to_string();
-            let examples =
-                help.lines().filter(|line| line.starts_with("  kubectl") || line.starts_with("  source <(kubectl-tracing")).count();
-            assert!(examples >= 2, "{help}");
+        for subcommand in Cli::command().get_subcommands() {
+            let help = reference::help(Some(subcommand.get_name()));
+            let is_example = |line: &&str| line.starts_with("  kubectl ") || line.starts_with("  source <(kubectl-tracing ");
+            assert!(help.lines().filter(is_example).count() >= 2, "{help}");
             assert!(help.contains("Usage: kubectl tracing "), "{help}");
         }
     }

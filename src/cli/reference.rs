@@ -6,15 +6,10 @@ use super::Cli;
 
 /// Every command's help, as Markdown.
 pub fn reference() -> String {
-    // whatever terminal this runs in
-    let mut command = Cli::command().term_width(100);
-    command.build();
-    let mut sections = vec![help(&mut command.clone())];
-    sections.extend(
-        command
-            .get_subcommands()
-            .map(|subcommand| format!("## kubectl tracing {}\n\n{}", subcommand.get_name(), help(&mut subcommand.clone()))),
-    );
+    let mut sections = vec![help(None)];
+    let command = Cli::command();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    sections.extend(names.map(|name| format!("## kubectl tracing {name}\n\n{}", help(Some(name)))));
     format!(
         "# kubectl tracing\n\n<!-- Generated from src/cli by `make generate`: do not edit. -->\n\n\
          The program is called `kubectl-tracing`: where it is found in the PATH, kubectl runs it as `kubectl tracing`. Data goes to standard output, \
@@ -23,8 +18,11 @@ pub fn reference() -> String {
     )
 }
 
-fn help(command: &mut clap::Command) -> String {
-    let help = command.render_long_help().to_string();
+/// What `--help` prints, on a terminal of 100 columns.
+pub(super) fn help(subcommand: Option<&str>) -> String {
+    let line = ["kubectl-tracing"].into_iter().chain(subcommand).chain(["--help"]);
+    let printed = Cli::command().term_width(100).try_get_matches_from(line);
+    let help = printed.err().map(|help| help.render().to_string()).unwrap_or_default();
     let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
     format!("```text\n{}\n```\n", lines.join("\n"))
 }

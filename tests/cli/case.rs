@@ -58,7 +58,8 @@ pub(crate) fn check(folder: &Path) -> Option<String> {
                 write!(text, "--- {name}\n{}", said.replace('\x1b', "␛")).unwrap();
             }
         }
-        let written: Vec<_> = after.iter().filter(|(path, bytes)| before.get(*path) != Some(*bytes)).map(|(path, _)| format!("+ {path}\n")).collect();
+        let written: Vec<_> =
+            after.iter().filter(|(path, bytes)| before.get(*path) != Some(*bytes)).map(|(path, _)| format!("+ {path}\n")).collect();
         let gone: Vec<_> = before.keys().filter(|path| !after.contains_key(*path)).map(|path| format!("- {path}\n")).collect();
         if !written.is_empty() || !gone.is_empty() {
             write!(text, "--- files\n{}{}", written.concat(), gone.concat()).unwrap();

@@ -53,8 +53,7 @@ fn render_writes_the_agents_bytes_for_every_folder_that_can_be_traced() {
     let families = ["kubeadm", "kind", "kubespray", "shapes"];
     for case in families.iter().flat_map(|family| subfolders(&root().join("tests/manifests").join(family))) {
         let components = subfolders(&case);
-        let manifests: Vec<_> =
-            components.iter().map(|of| (format!("{}.yaml", name(of)), fs::read(of.join("in.yaml")).unwrap())).collect();
+        let manifests: Vec<_> = components.iter().map(|of| (format!("{}.yaml", name(of)), fs::read(of.join("in.yaml")).unwrap())).collect();
         let dir = mk_folder(&case, &manifests);
         let (code, stderr) = run(dir.path(), "render --output-dir out");
         assert_eq!(code, 0, "{}: {stderr}", case.display());

@@ -84,7 +84,7 @@ pub enum Error {
     },
     /// The agent refuses a folder that holds this.
     #[error(
-        "{path}: {}: is no regular file of at most {MAX_FILE_BYTES} bytes, which the agent takes for nobody's manifest: put the file itself there",
+        "{path}: {}: is a link, or no file, or larger than {MAX_FILE_BYTES} bytes, and the agent reads no such manifest: put the file itself there",
         Reason::UnsupportedManifest
     )]
     NotPlain {

@@ -7,12 +7,12 @@ use crate::component::{Change, Versions, change_with_versions, member_name};
 use crate::manifest::position::Position;
 
 /// Stands for the name of a node that nobody told, where no file would carry it.
-const UNNAMED: &str = "unnamed";
+const UNNAMED: &str = "unnamed.invalid";
 
 /// The changes of one node.
 pub(super) struct Preview {
-    /// The node's name.
-    pub(super) node: String,
+    /// The node's name; `None` where nobody told it, and nothing needs it.
+    node: Option<String>,
     /// Whether the name was taken from etcd's manifest.
     is_member_name: bool,
     /// What was read.
@@ -49,7 +49,7 @@ pub(super) fn preview(folder: NodeFolder, node: Option<&str>, settings: &NodeSet
     let member = if told.is_none() { member_name(&folder.files) } else { None };
     let name = told.as_deref().or(member.as_deref());
     let changes = change_with_versions(&folder.files, settings, name.unwrap_or(UNNAMED), versions)
-        .map_err(|refusal| Obstacle::Refused { reason: refusal.reason, message: refusal.message })?;
+        .map_err(|refusal| Obstacle::Refused { reason: refusal.reason, message: told_name(&refusal.message) })?;
     let path = || folder.path.display().to_string();
     let writes_name = settings.etcd.state == State::Enabled && changes.iter().any(|change| change.component == ComponentName::Etcd);
     if name.is_none() && writes_name {
@@ -58,25 +58,30 @@ pub(super) fn preview(folder: NodeFolder, node: Option<&str>, settings: &NodeSet
     if let Some((file, position)) = folder.garbled.iter().find(|(file, _)| changes.iter().any(|change| change.file == *file)) {
         return Err(Obstacle::NotText { path: path(), file: file.clone(), position: *position });
     }
-    Ok(Preview { node: name.unwrap_or(UNNAMED).to_owned(), is_member_name: writes_name && member.is_some(), folder, changes })
+    Ok(Preview { node: name.map(str::to_owned), is_member_name: writes_name && member.is_some(), folder, changes })
+}
+
+/// The message without the name of a node that has none.
+fn told_name(message: &str) -> String {
+    message.replacen(&format!(" on node {UNNAMED}"), "", 1)
 }
 
 impl Preview {
     /// What is said beside the change: what restarts, and what an administrator should know.
     pub(super) fn notes(&self) -> Vec<String> {
-        let node = &self.node;
+        let whose = self.node.as_ref().map(|node| format!("node {node}: ")).unwrap_or_default();
         let mut notes = Vec::new();
-        if self.is_member_name {
+        if let Some(node) = self.node.as_ref().filter(|_| self.is_member_name) {
             notes.push(format!("note: the node is called {node} by its etcd member's name; --node names it otherwise"));
         }
         let mut warnings: Vec<&String> = self.changes.iter().flat_map(|change| &change.warnings).collect();
         warnings.dedup();
-        notes.extend(warnings.iter().map(|warning| format!("warning: node {node}: {warning}")));
+        notes.extend(warnings.iter().map(|warning| format!("warning: {whose}{warning}")));
         let restarts: Vec<&str> = self.changes.iter().filter(|change| !change.is_made()).map(|change| change.component.as_str()).collect();
         notes.push(match &restarts[..] {
-            [] => format!("node {node}: nothing changes, and nothing restarts"),
-            [one] => format!("node {node}: {one} restarts"),
-            all => format!("node {node}: {} restart, together", all.join(" and ")),
+            [] => format!("{whose}nothing changes, and nothing restarts"),
+            [one] => format!("{whose}{one} restarts"),
+            all => format!("{whose}{} restart, together", all.join(" and ")),
         });
         notes
     }

@@ -31,6 +31,9 @@ const KIND: &str = "ClusterTracing";
 /// Reads and checks the one resource of `text`, as the API server and the controller would.
 pub(super) fn read(text: &str) -> Result<Validated, Mistake> {
     let at = |path: &str, problem: String| Mistake { position: position(text, path), problem };
+    if serde_yaml::Deserializer::from_str(text).take(2).count() > 1 {
+        return Err(Mistake { position: None, problem: format!("holds more than one document: give the {KIND} alone") });
+    }
     let value: Value = serde_yaml::from_str(text).map_err(|error| unreadable(&error))?;
     if !value.is_object() {
         return Err(at("", format!("is no resource: a {KIND} begins with apiVersion: {GROUP}/{VERSION}")));
@@ -45,13 +48,18 @@ pub(super) fn read(text: &str) -> Result<Validated, Mistake> {
     if let Some(unknown) = unknown_field(&value) {
         let parent = unknown.path.strip_suffix(&unknown.name).unwrap_or_default().trim_end_matches('.');
         let place = if parent.is_empty() { String::new() } else { format!(" of {parent}") };
-        return Err(at(&unknown.path, format!("unknown field {:?}{place}{}", unknown.name, suggestion(unknown.nearest.as_deref()))));
+        return Err(at(
+            &unknown.path,
+            format!("unknown field {:?}{place}{}", unknown.name, suggestion(unknown.nearest.as_deref()).unwrap_or_default()),
+        ));
     }
     let resource: ClusterTracing = serde_yaml::from_str(text).map_err(|error| unreadable(&error))?;
     // first what the controller says, which names the field and what would be right; then the definition's own rules
     let validated = validate(&resource, &installation()).map_err(|invalid| at(&format!("spec.{}", invalid.field), invalid.to_string()))?;
     resource.validate_cel().map_err(|errors| match errors.as_slice().first() {
-        Some(error) => at(&error.field_path, format!("{}: {}", error.field_path, error.message).trim_start_matches(": ").to_owned()),
+        // the one rule of the whole resource is about its name
+        Some(error) if error.field_path.is_empty() => at("metadata.name", error.message.clone()),
+        Some(error) => at(&error.field_path, format!("{}: {}", error.field_path, error.message)),
         None => at("", errors.to_string()),
     })?;
     Ok(validated)
@@ -59,7 +67,8 @@ pub(super) fn read(text: &str) -> Result<Validated, Mistake> {
 
 /// An error of the parser, whose own words for the place go: it stands before them.
 fn unreadable(error: &serde_yaml::Error) -> Mistake {
-    let problem = error.to_string();
+    // a type's name in the words of the definition
+    let problem = error.to_string().replace("expected i32", "expected a whole number");
     let Some(location) = error.location() else { return Mistake { position: None, problem } };
     let position = Position { line: location.line(), column: location.column() };
     let place = format!(" at line {} column {}", position.line, position.column);
