@@ -278,7 +278,8 @@ pub fn meanings() -> Vec<Meaning> {
 /// Both sets in words, as Markdown: docs/reasons.md.
 pub fn reference() -> String {
     let rows = |kind| -> String {
-        meanings().iter().filter(|word| word.kind == kind).map(|word| format!("| `{}` | {} |\n", word.name, word.text)).collect()
+        let words = meanings().into_iter().filter(|word| word.kind == kind);
+        words.map(|word| format!("| `{}` | {} |\n", word.name, word.text)).collect::<Vec<_>>().concat()
     };
     let (conditions, reasons) = (rows(WordKind::Condition), rows(WordKind::Reason));
     format!(

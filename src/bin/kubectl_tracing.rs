@@ -19,7 +19,10 @@ fn main() -> ExitCode {
         Ok(()) => report.exit.into(),
         // who reads the data has seen enough
         Err(error) if error.kind() == ErrorKind::BrokenPipe => report.exit.into(),
-        Err(_) => ExitCode::from(cli::Exit::BadInput as u8),
+        Err(error) => {
+            eprintln!("error: write standard output: {error}");
+            cli::Exit::BadInput.into()
+        }
     }
 }
 

@@ -35,7 +35,8 @@ impl Explain {
         if meant.is_empty() {
             return Err(Unknown { word: word.clone(), nearest: nearest(word, all.iter().map(|meaning| meaning.name)) });
         }
-        Ok(Report::data(meant.iter().map(|meaning| format!("{} ({}): {}\n", meaning.name, meaning.kind, meaning.text)).collect()))
+        let lines: Vec<_> = meant.iter().map(|meaning| format!("{} ({}): {}\n", meaning.name, meaning.kind, meaning.text)).collect();
+        Ok(Report::data(lines.concat()))
     }
 }
 

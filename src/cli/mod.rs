@@ -17,7 +17,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use reference::reference;
 pub use style::{ColorChoice, Palette, Terminal};
 
-/// Preview, watch and explain tracing of kube-apiserver and etcd.
+/// Preview and explain tracing of kube-apiserver and etcd.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-tracing",

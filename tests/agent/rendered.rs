@@ -20,7 +20,7 @@ async fn the_plugin_renders_the_bytes_that_the_agent_writes() {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/samples/clustertracing-minimal.yaml");
     let mut render = Command::new(env!("CARGO_BIN_EXE_kubectl-tracing"));
     render.args(["render", "--node", "cp1"]).arg("-f").arg(sample).arg("--manifests").arg(node.join("manifests"));
-    assert!(render.arg("--output-dir").arg(out.path().join("out")).status().unwrap().success());
+    assert!(render.arg("--output-dir").arg(out.path().join("out")).output().unwrap().status.success());
 
     let mut object = on(1);
     live(&world, &mut object).await;

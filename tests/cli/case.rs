@@ -52,7 +52,8 @@ pub(crate) fn check(folder: &Path) -> Option<String> {
         let ended = plugin(dir.path(), line).output().unwrap();
         let after = files(dir.path());
         let (stdout, stderr) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
-        write!(text, "\n$ kubectl tracing {line}\nexit {}\n", ended.status.code().unwrap()).unwrap();
+        write!(text, "\n$ kubectl tracing {line}\n{}\n", ended.status.code().map_or("killed".to_owned(), |code| format!("exit {code}")))
+            .unwrap();
         for (name, said) in [("stdout", stdout), ("stderr", stderr)] {
             if !said.is_empty() {
                 write!(text, "--- {name}\n{}", said.replace('\x1b', "␛")).unwrap();

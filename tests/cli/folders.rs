@@ -1,6 +1,7 @@
 //! Every static-pod folder that the tests have (`tests/manifests`), through the program: the same bytes and the same words as the agent's.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -94,6 +95,41 @@ fn what_the_agent_refuses_is_refused_in_its_words_and_nothing_is_written() {
         // settings that the resource cannot even hold are refused where they are written
         assert!(in_its_words || stderr.starts_with("error: resource.yaml:1:"), "{}: {stderr}", case.display());
     }
+}
+
+fn mk_kubeadm() -> TempDir {
+    let case = root().join("tests/manifests/kubeadm/1.36.3");
+    let manifests: Vec<_> =
+        ["kube-apiserver", "etcd"].map(|of| (format!("{of}.yaml"), fs::read(case.join(of).join("in.yaml")).unwrap())).into();
+    mk_folder(&case, &manifests)
+}
+
+#[test]
+fn a_rendered_file_that_somebody_has_changed_since_is_not_overwritten() {
+    let dir = mk_kubeadm();
+    assert_eq!(run(dir.path(), "render --output-dir out").0, 0);
+    let changed = dir.path().join("out/etcd.yaml");
+    let text = fs::read_to_string(&changed).unwrap() + "# mine\n";
+    fs::write(&changed, &text).unwrap();
+    let (code, stderr) = run(dir.path(), "render --output-dir out");
+    assert!(code == 2 && stderr.starts_with("error: out/etcd.yaml: is there"), "{stderr}");
+    assert_eq!(fs::read_to_string(&changed).unwrap(), text);
+    fs::remove_file(&changed).unwrap();
+    assert_eq!(run(dir.path(), "render --output-dir out").0, 0, "what is missing is nobody's work");
+}
+
+#[test]
+fn a_resource_comes_from_standard_input_too() {
+    let dir = mk_kubeadm();
+    let mut child = plugin(dir.path(), "diff -f - --manifests manifests --node cp-1")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(dir.path().join("resource.yaml")).unwrap()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let from_file = plugin(dir.path(), "diff -f resource.yaml --manifests manifests --node cp-1").output().unwrap();
+    assert!(ended.status.code() == Some(1) && ended.stdout == from_file.stdout);
 }
 
 #[test]

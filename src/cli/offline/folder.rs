@@ -42,7 +42,7 @@ pub(super) struct NodeFolder {
 impl NodeFolder {
     /// What names of this node's files begin with, in a diff and below the output folder.
     pub(super) fn prefix(&self) -> String {
-        self.node.iter().filter(|_| self.is_one_of_several).map(|name| format!("{name}/")).collect()
+        self.node.as_ref().filter(|_| self.is_one_of_several).map(|name| format!("{name}/")).unwrap_or_default()
     }
 }
 

@@ -46,7 +46,8 @@ pub(super) struct Diff {
 ///
 /// The manifests of kube-apiserver and etcd are written under their own names, and kube-apiserver's tracing file under its path on the node,
 /// all below the output folder (below a folder of each node's name there, where the input has several nodes). They are the bytes that the
-/// node's agent would write. When any manifest is refused, nothing is written at all. The names of the files written are printed.
+/// node's agent would write. Beside them goes .rendered.sha256, a list for sha256sum --check. When any manifest is refused, nothing is written
+/// at all. The names of the files written are printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -155,8 +156,8 @@ impl Render {
             return Ok(outcome.refused());
         }
         let written = output::write(&self.output_dir, &self.input.manifests, &outcome.previews).map_err(Error::Output)?;
-        let data = written.iter().map(|file| format!("{}\n", file.display())).collect();
-        Ok(Report { data, notes: outcome.notes, exit: Exit::Ok })
+        let data: Vec<_> = written.iter().map(|file| format!("{}\n", file.display())).collect();
+        Ok(Report { data: data.concat(), notes: outcome.notes, exit: Exit::Ok })
     }
 }
 
