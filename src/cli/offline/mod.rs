@@ -137,6 +137,9 @@ const UNTOLD: &str = "note: a folder cannot tell how processes run now, which ot
 const MANAGED: &str = "hint: managed control planes (EKS, GKE, AKS) keep their manifests to themselves, and k3s, k0s and MicroK8s have none: \
                        such clusters cannot be traced this way";
 
+const OTHER_VERSIONS: &str =
+    "hint: --kubernetes-version and --etcd-version show what another release would get, and name the one that an image's tag does not";
+
 impl Diff {
     pub(super) fn run(&self, palette: Palette) -> Result<Report, Error> {
         let outcome = self.input.preview()?;
@@ -196,9 +199,10 @@ impl Input {
 impl Outcome {
     /// Nothing is shown of any node when one is refused: the operator changes none before all have been checked.
     fn refused(self) -> Report {
-        let is_missing = self.obstacles.iter().any(|obstacle| obstacle.reason() == Some(Reason::ManifestNotFound));
+        let has = |reason| self.obstacles.iter().any(|obstacle| obstacle.reason() == Some(reason));
         let mut notes: Vec<String> = self.obstacles.iter().map(|obstacle| super::one_line(obstacle)).collect();
-        notes.extend(is_missing.then(|| MANAGED.to_owned()));
+        notes.extend(has(Reason::ManifestNotFound).then(|| MANAGED.to_owned()));
+        notes.extend(has(Reason::UnsupportedVersion).then(|| OTHER_VERSIONS.to_owned()));
         if let Some(reason) = self.obstacles.iter().find_map(Obstacle::reason) {
             notes.push(format!("hint: kubectl tracing explain {reason}"));
         }
