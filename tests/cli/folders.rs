@@ -124,6 +124,7 @@ fn a_resource_comes_from_standard_input_too() {
     let mut child = plugin(dir.path(), "diff -f - --manifests manifests --node cp-1")
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(&fs::read(dir.path().join("resource.yaml")).unwrap()).unwrap();
