@@ -6,7 +6,7 @@
 //! bin → {controller, agent} → runtime          programs; I/O with the API server
 //!  │      │ │           └───→ host             the only module that touches a node's files, processes, ports
 //!  │      │ └─────────────→ store              spans and collectors' metrics: receives, keeps within bounds, answers
-//!  └→ cli ┤                                   the kubectl plugin: touches a person's files, and no node's
+//!  └→ cli ┤                                    the kubectl plugin: touches a person's files, and no node's
 //!         └───→ plan → component → manifest    pure: no client, no runtime, no files, no environment, no clock, no randomness
 //!                 └───────→ api ←──────┘       the resources' types, conditions and reasons, names
 //! ```

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use clustertracing::api::node_tracing::{NodeSettings, TracingFound};
 use clustertracing::api::{ComponentName, Reason, State};
-use clustertracing::component::{Change, ManifestFile, Version, Versions, change, change_with_versions, find, reference};
+use clustertracing::component::{Change, ManifestFile, Version, Versions, change, change_with_versions, find, member_name, reference};
 
 const NODE: &str = "cp-1";
 
@@ -134,6 +134,20 @@ fn manifests_become_what_the_golden_files_show() {
         }
         golden(&case.folder.join("warnings.txt"), &lines(&warnings));
     }
+}
+
+#[test]
+fn a_node_is_called_what_its_etcd_member_is_called_if_a_node_can_be_called_that() {
+    let files = accepted_case("kubeadm/1.36.3").files;
+    let called = |flag: &str| {
+        let rename = |file: &ManifestFile| ManifestFile { name: file.name.clone(), text: file.text.replace("--name=cp-1", flag) };
+        member_name(&files.iter().map(rename).collect::<Vec<_>>())
+    };
+    assert_eq!(called("--name=cp-1").as_deref(), Some("cp-1"));
+    for flag in ["--name=$(NODE)", "--name=Infra_0", "--name=", "--logger=zap"] {
+        assert_eq!(called(flag), None, "{flag}");
+    }
+    assert_eq!(member_name(&accepted_case("kubespray/1.33.5-etcd-on-the-host").files), None);
 }
 
 #[test]

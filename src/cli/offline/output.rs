@@ -30,7 +30,7 @@ pub enum Error {
         path: String,
     },
     /// A path cannot be written, read or renamed.
-    #[error("{operation} {path}")]
+    #[error("cannot {operation} {path}: --output-dir takes a folder that can be made, renamed and removed")]
     Io {
         /// What was tried.
         operation: &'static str,
