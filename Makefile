@@ -104,6 +104,10 @@ bench-store: ## The trace store beside otelcol and Jaeger, ROUNDS=5, then OVERLO
 	@tests/testbed/build.sh jaeger 1.62.0
 	cargo bench --locked --bench store -- $(ROUNDS) $(OVERLOAD)
 
+.PHONY: bench-waterfall
+bench-waterfall: ## The waterfall of a trace of 2,000 spans, in ms (the goal: below 100)
+	cargo bench --locked --bench waterfall
+
 .PHONY: crds
 crds: ## Definitions, controller, canary's programs, etcd members and kubeadm's configuration, against real programs
 	cargo test --locked --test crds --test controller_on_api_server --test probe --test canary --test members --test kubeadm_config --test upgrade_facts --test store_on_api_server --test own_traces -- --ignored --test-threads=1

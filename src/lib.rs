@@ -45,6 +45,8 @@
 //! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs/redaction.rs` |
 //! | add a command of the plugin, or an example | [`cli`]; `make generate` writes docs/kubectl-tracing.md | a folder in `tests/cli/cases/` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
+//! | change what a span is called, or which step its time is told under | [`cli::trace::name`] | its tests, `tests/waterfall/` |
+//! | change how a trace is drawn | [`cli::trace::draw`] (how), [`cli::trace::tree::view`] (what of it) | `tests/waterfall/` |
 //!
 //! No module but [`component`] knows a flag's name, and none but [`host`] a node's file system.
 

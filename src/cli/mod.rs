@@ -3,12 +3,13 @@
 //! A command makes a [`Report`]: data for standard output, notes for standard error, and the exit code. The program prints it.
 //! docs/kubectl-tracing.md is written from the same definitions as `--help`, by [`reference()`].
 //!
-//! `offline` holds what needs no cluster.
+//! `offline` holds what needs no cluster, [`trace`] what traces are drawn from.
 
 mod explain;
 mod offline;
 mod reference;
 mod style;
+pub mod trace;
 
 use std::process::ExitCode;
 
