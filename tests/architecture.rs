@@ -47,7 +47,7 @@ const PURE_FILES: &[&str] = &[
 ];
 
 /// Files that read and write what a person names, on the person's machine.
-const PERSONS_FILES: &[&str] = &["cli/offline/folder.rs", "cli/offline/mod.rs", "cli/offline/output.rs"];
+const PERSONS_FILES: &[&str] = &["cli/offline/folder.rs", "cli/offline/mod.rs", "cli/offline/output.rs", "cli/show.rs"];
 
 /// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
 const IMPURE: &[&str] = &[

@@ -8,6 +8,7 @@
 mod explain;
 mod offline;
 mod reference;
+mod show;
 mod style;
 pub mod trace;
 
@@ -18,7 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use reference::reference;
 pub use style::{ColorChoice, Palette, Terminal};
 
-/// Preview and explain tracing of kube-apiserver and etcd.
+/// Preview and explain tracing of kube-apiserver and etcd, and draw its traces.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-tracing",
@@ -55,6 +56,7 @@ enum Command {
     Diff(offline::Diff),
     Render(offline::Render),
     Explain(explain::Explain),
+    Show(show::Show),
     /// Print the version of this program and of the API that it speaks
     #[command(after_help = "\
 Examples:
@@ -127,13 +129,16 @@ pub enum Error {
     /// `explain`.
     #[error(transparent)]
     Explain(explain::Unknown),
+    /// `show`.
+    #[error(transparent)]
+    Show(show::Error),
 }
 
 impl Error {
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Offline(_) | Self::Explain(_) => Exit::BadInput,
+            Self::Offline(_) | Self::Explain(_) | Self::Show(_) => Exit::BadInput,
         }
     }
 }
@@ -145,6 +150,7 @@ impl Cli {
             Command::Diff(diff) => diff.run(palette).map_err(Error::Offline),
             Command::Render(render) => render.run().map_err(Error::Offline),
             Command::Explain(explain) => explain.run().map_err(Error::Explain),
+            Command::Show(show) => show.run(palette).map_err(Error::Show),
             Command::Version => {
                 Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
             }

@@ -46,6 +46,11 @@ impl Palette {
         Self { is_colored }
     }
 
+    /// Whether there are colours.
+    pub(super) fn is_colored(self) -> bool {
+        self.is_colored
+    }
+
     /// A line of a unified diff, without its line end.
     pub(super) fn diff_line(self, line: &str) -> String {
         let code = match line.as_bytes() {
