@@ -13,6 +13,7 @@ use clustertracing::api::{ClusterTracing, State};
 use clustertracing::plan::collector::{self, CollectorObjects};
 use clustertracing::plan::collector_check;
 use clustertracing::plan::observed::ObservedCollector;
+use clustertracing::plan::secret::ObservedSecret;
 use clustertracing::plan::validate::{Installation, Validated, validate};
 use serde_json::{Value, json};
 
@@ -97,6 +98,22 @@ fn the_only_expansions_in_a_configuration_are_variables_of_its_container() {
 fn the_collector_stays_off_no_node_whatever_its_taints() {
     for case in cases() {
         assert_eq!(rendered(&case).daemon_set["spec"]["template"]["spec"]["tolerations"], json!([{ "operator": "Exists" }]));
+    }
+}
+
+/// The nodes' collectors, or the gateway, whichever has the Secrets.
+#[test]
+fn what_a_collector_reads_only_when_it_starts_is_part_of_its_revision() {
+    for case in ["exporters.yaml", "gateway.yaml"] {
+        let v = read(&dir().join(case));
+        let revisions = ["one", "another"].map(|authorities| {
+            let secret = ObservedSecret { authorities: Some(authorities.to_owned()), ..ObservedSecret::default() };
+            let objects = collector::render(&v, v.wanted_collector().unwrap(), &[("authorities".to_owned(), Some(secret))].into());
+            let pods = objects.gateway.as_ref().map_or(&objects.daemon_set, |gateway| &gateway.deployment);
+            assert_eq!(pods["spec"]["template"]["metadata"]["annotations"][collector::ANNOTATION_REVISION], objects.revision.as_str());
+            objects.revision
+        });
+        assert_ne!(revisions[0], revisions[1], "{case}");
     }
 }
 

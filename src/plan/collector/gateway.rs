@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::config::POD_NAME;
 use super::objects::Pod;
-use super::{ANNOTATION_REVISION, GATEWAY, GATEWAY_PORT, NAME, OTLP_PORT};
+use super::{GATEWAY, GATEWAY_PORT, NAME, OTLP_PORT};
 use crate::api::{COLLECTOR_HEALTH_PORT, LABEL_CONTROL_PLANE};
 use crate::plan::object::{Component, metadata};
 use crate::plan::validate::{Collector, Gateway, Validated};
@@ -21,14 +21,6 @@ pub struct GatewayObjects {
     pub service: Value,
     /// The `PodDisruptionBudget`.
     pub disruption_budget: Value,
-}
-
-impl GatewayObjects {
-    /// Puts the revision on the `Deployment` and its pods.
-    pub(super) fn annotate(&mut self, revision: &str) {
-        self.deployment["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
-        self.deployment["spec"]["template"]["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
-    }
 }
 
 /// Renders the gateway's objects.
@@ -74,23 +66,11 @@ pub(super) fn render(v: &Validated, collector: &Collector, gateway: &Gateway, po
 }
 
 fn template(collector: &Collector, gateway: &Gateway, pod: &Pod<'_>) -> Value {
+    let port = json!({ "name": OTLP_PORT, "containerPort": GATEWAY_PORT, "protocol": "TCP" });
     let probe = json!({ "port": COLLECTOR_HEALTH_PORT, "path": "/" });
-    let resources = gateway.resources.as_ref().and_then(|r| serde_json::to_value(r).ok());
-    let mut env = vec![json!({ "name": POD_NAME, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.name" } } })];
-    env.extend(pod.exporters_env.iter().cloned());
-    let container = json!({
-        "name": "collector",
-        "image": collector.image,
-        "args": [format!("--config=file:/etc/clustertracing/collector/{FILE}")],
-        "ports": [{ "name": OTLP_PORT, "containerPort": GATEWAY_PORT, "protocol": "TCP" }],
-        "readinessProbe": { "httpGet": probe, "periodSeconds": 5, "timeoutSeconds": 2 },
-        "livenessProbe": { "httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6 },
-        "resources": resources.unwrap_or_else(|| json!({ "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": { "memory": "512Mi" } })),
-        "securityContext": pod.container_security,
-        "env": env,
-        "volumeMounts": pod.mounts,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    });
+    let default = || json!({ "requests": { "cpu": "100m", "memory": "128Mi" }, "limits": { "memory": "512Mi" } });
+    let resources = gateway.resources.as_ref().and_then(|r| serde_json::to_value(r).ok()).unwrap_or_else(default);
+    let container = pod.container(&collector.image, FILE, (POD_NAME, "metadata.name"), &port, &probe, &resources);
     let spread = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(|key| {
         json!({
             "maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway",

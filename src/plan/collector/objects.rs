@@ -13,20 +13,48 @@ use crate::plan::object::{Component, metadata};
 use crate::plan::secret::{self, ObservedSecret};
 use crate::plan::validate::{Collector, Exporter, Validated};
 
-/// On a collector's pods: the digest of what of its Secrets it reads only when it starts. Another one replaces the pods.
-const ANNOTATION_SECRETS: &str = "clustertracing.dev/read-at-start";
-
 /// File of the `ConfigMap` that the nodes' collectors read.
 const FILE: &str = "collector.yaml";
 
 /// What the pods of nodes and gateway have in common.
 pub(super) struct Pod<'a> {
     /// Variables that only the collector needs that sends to the exporters.
-    pub(super) exporters_env: Vec<Value>,
-    pub(super) mounts: Vec<Value>,
+    exporters_env: Vec<Value>,
+    mounts: Vec<Value>,
     pub(super) volumes: Vec<Value>,
     pub(super) security: &'a Value,
-    pub(super) container_security: &'a Value,
+    container_security: &'a Value,
+}
+
+impl Pod<'_> {
+    /// The collector's container; its own are file, identity (variable and field of the pod), port, probe and resources.
+    pub(super) fn container(
+        &self,
+        image: &str,
+        file: &str,
+        identity: (&str, &str),
+        port: &Value,
+        probe: &Value,
+        resources: &Value,
+    ) -> Value {
+        let (variable, field) = identity;
+        let mut env = vec![json!({ "name": variable, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": field } } })];
+        env.extend(self.exporters_env.iter().cloned());
+        json!({
+            "name": "collector",
+            "image": image,
+            "args": [format!("--config=file:/etc/clustertracing/collector/{file}")],
+            "ports": [port],
+            "readinessProbe": { "httpGet": probe, "periodSeconds": 5, "timeoutSeconds": 2 },
+            "livenessProbe": { "httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6 },
+            "resources": resources,
+            "securityContext": self.container_security,
+            "env": env,
+            "volumeMounts": self.mounts,
+            // The last lines of a collector that ends say why, and the controller reads them in the pod's status.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+        })
+    }
 }
 
 /// Renders the collector's objects. `secrets` are those that it names, as far as they are known.
@@ -54,38 +82,25 @@ pub fn render(v: &Validated, collector: &Collector, secrets: &BTreeMap<String, O
         container_security: &container_security,
     };
     // Secrets go where they are needed, and nowhere else.
-    let (tls, env) = (tls_mounts(collector), exporters_env(collector));
+    let tls = tls_mounts(collector);
+    let tls_mounts = tls.iter().map(|(volume, _, dir)| json!({ "name": volume, "mountPath": dir, "readOnly": true }));
+    let tls_volumes = tls.iter().map(|(volume, secret, _)| json!({ "name": volume, "secret": { "secretName": secret } }));
     let sending = Pod {
-        exporters_env: env,
-        mounts: bare
-            .mounts
-            .iter()
-            .cloned()
-            .chain(tls.iter().map(|(volume, _, dir)| json!({ "name": volume, "mountPath": dir, "readOnly": true })))
-            .collect(),
-        volumes: bare
-            .volumes
-            .iter()
-            .cloned()
-            .chain(tls.iter().map(|(volume, secret, _)| json!({ "name": volume, "secret": { "secretName": secret } })))
-            .collect(),
+        exporters_env: exporters_env(collector),
+        mounts: bare.mounts.iter().cloned().chain(tls_mounts).collect(),
+        volumes: bare.volumes.iter().cloned().chain(tls_volumes).collect(),
         ..bare
     };
     let mut gateway = collector.gateway.as_ref().map(|g| gateway::render(v, collector, g, &sending));
     let mut daemon_set = daemon_set(v, collector, if gateway.is_some() { &bare } else { &sending });
-    let read_at_start = secret::read_at_start(collector, secrets).map(|read| json!({ ANNOTATION_SECRETS: hex12(read.as_bytes()) }));
-    if let Some(annotations) = &read_at_start {
-        let sender = gateway.as_mut().map_or(&mut daemon_set, |gateway| &mut gateway.deployment);
-        sender["spec"]["template"]["metadata"]["annotations"] = annotations.clone();
-    }
-    let rendered = gateway.iter().fold(daemon_set.to_string(), |text, g| {
-        [text, g.deployment.to_string(), g.service.to_string(), g.disruption_budget.to_string()].join("\n")
-    });
-    let revision = hex12(rendered.as_bytes());
-    daemon_set["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
-    daemon_set["spec"]["template"]["metadata"]["annotations"][ANNOTATION_REVISION] = revision.as_str().into();
-    if let Some(gateway) = &mut gateway {
-        gateway.annotate(&revision);
+    // With what is read of Secrets only at the start: another authority is another revision, which replaces the pods.
+    let of_gateway = gateway.iter().flat_map(|g| [&g.deployment, &g.service, &g.disruption_budget]);
+    let objects = std::iter::once(&daemon_set).chain(of_gateway).map(Value::to_string);
+    let digested: Vec<_> = objects.chain(secret::read_at_start(collector, secrets)).collect();
+    let revision = hex12(digested.join("\n").as_bytes());
+    for pods in std::iter::once(&mut daemon_set).chain(gateway.as_mut().map(|gateway| &mut gateway.deployment)) {
+        pods["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
+        pods["spec"]["template"]["metadata"]["annotations"] = json!({ ANNOTATION_REVISION: revision });
     }
     let config_map = json!({
         "apiVersion": "v1",
@@ -141,23 +156,12 @@ fn queue_volume(collector: &Collector) -> Option<(Value, Value)> {
 }
 
 fn daemon_set(v: &Validated, collector: &Collector, pod: &Pod<'_>) -> Value {
-    let mut env = vec![json!({ "name": NODE_NAME, "valueFrom": { "fieldRef": { "apiVersion": "v1", "fieldPath": "spec.nodeName" } } })];
-    env.extend(pod.exporters_env.iter().cloned());
-    let probe = json!({ "host": "127.0.0.1", "port": COLLECTOR_HEALTH_PORT, "path": "/" });
-    let container = json!({
-        "name": "collector",
-        "image": collector.image,
-        "args": [format!("--config=file:/etc/clustertracing/collector/{FILE}")],
-        "ports": [{ "name": OTLP_PORT, "containerPort": collector.port, "hostPort": collector.port, "hostIP": "127.0.0.1", "protocol": "TCP" }],
-        "readinessProbe": { "httpGet": probe, "periodSeconds": 5, "timeoutSeconds": 2 },
-        "livenessProbe": { "httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6 },
-        "resources": collector.resources.as_ref().and_then(|r| serde_json::to_value(r).ok()).unwrap_or_else(default_resources),
-        "securityContext": pod.container_security,
-        "env": env,
-        "volumeMounts": pod.mounts,
-        // The last lines of a collector that ends say why, and the controller reads them in the pod's status.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
+    let port = json!({
+        "name": OTLP_PORT, "containerPort": collector.port, "hostPort": collector.port, "hostIP": "127.0.0.1", "protocol": "TCP",
     });
+    let probe = json!({ "host": "127.0.0.1", "port": COLLECTOR_HEALTH_PORT, "path": "/" });
+    let resources = collector.resources.as_ref().and_then(|r| serde_json::to_value(r).ok()).unwrap_or_else(default_resources);
+    let container = pod.container(&collector.image, FILE, (NODE_NAME, "spec.nodeName"), &port, &probe, &resources);
     json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
