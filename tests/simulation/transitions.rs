@@ -96,6 +96,10 @@ fn spec() -> impl Strategy<Value = Value> {
         } else if spec["rollout"]["soakSeconds"].is_null() {
             crate::objects::merge(&mut spec, &json!({ "rollout": { "soakSeconds": 0 } }));
         }
+        // Nobody runs Deployments here, so that a gateway would be waited for until the end.
+        if spec["collector"]["mode"] == "Gateway" {
+            spec["collector"]["mode"] = json!("Node");
+        }
         spec
     };
     prop_oneof![8 => value_of(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]), 1 => Just(external)]
