@@ -4,13 +4,13 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use clustertracing::cli::{self, Cli, Palette, Report, Terminal};
+use clustertracing::cli::{self, Cli, Output as _, Palette, Report, Terminal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let terminal =
         Terminal { is_terminal: io::stdout().is_terminal(), no_color: std::env::var("NO_COLOR").ok(), term: std::env::var("TERM").ok() };
-    let report = cli.run(Palette::new(cli.color, &terminal)).unwrap_or_else(|error| Report {
+    let report = cli.run(Palette::new(cli.color, &terminal), &mut Standard).unwrap_or_else(|error| Report {
         data: String::new(),
         notes: vec![format!("error: {}", cli::one_line(&error))],
         exit: error.exit(),
@@ -26,10 +26,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// Standard output and standard error.
+struct Standard;
+
+impl cli::Output for Standard {
+    fn data(&mut self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    fn note(&mut self, line: &str) -> io::Result<()> {
+        writeln!(io::stderr().lock(), "{line}")
+    }
+}
+
 fn print(report: &Report) -> io::Result<()> {
-    let mut stderr = io::stderr().lock();
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(report.data.as_bytes())?;
-    stdout.flush()?;
-    report.notes.iter().try_for_each(|note| writeln!(stderr, "{note}"))
+    Standard.data(&report.data)?;
+    report.notes.iter().try_for_each(|note| Standard.note(note))
 }

@@ -3,19 +3,24 @@
 //! A command makes a [`Report`]: data for standard output, notes for standard error, and the exit code. The program prints it.
 //! docs/kubectl-tracing.md is written from the same definitions as `--help`, by [`reference()`].
 //!
-//! `offline` holds what needs no cluster, [`trace`] what traces are drawn from.
+//! `offline` holds what needs no cluster, `cluster` how one is asked, [`trace`] what traces are drawn from.
 
+mod cluster;
 mod explain;
 mod offline;
+mod output;
 mod reference;
 mod show;
 mod style;
+mod table;
 pub mod trace;
+mod traces;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use output::Output;
 pub use reference::reference;
 pub use style::{ColorChoice, Palette, Terminal};
 
@@ -57,6 +62,8 @@ enum Command {
     Render(offline::Render),
     Explain(explain::Explain),
     Show(show::Show),
+    Traces(traces::Traces),
+    Tail(traces::Tail),
     /// Print the version of this program and of the API that it speaks
     #[command(after_help = "\
 Examples:
@@ -132,25 +139,38 @@ pub enum Error {
     /// `show`.
     #[error(transparent)]
     Show(show::Error),
+    /// A command that asks the cluster.
+    #[error(transparent)]
+    Cluster(cluster::Error),
+    /// What came before the end cannot be printed.
+    #[error("write the output")]
+    Output(#[source] std::io::Error),
+    /// The program cannot wait for several things at once.
+    #[error("begin to work")]
+    Runtime(#[source] std::io::Error),
 }
 
 impl Error {
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Offline(_) | Self::Explain(_) | Self::Show(_) => Exit::BadInput,
+            Self::Offline(_) | Self::Explain(_) | Self::Output(_) | Self::Runtime(_) => Exit::BadInput,
+            Self::Show(error) => error.exit(),
+            Self::Cluster(error) => error.exit(),
         }
     }
 }
 
 impl Cli {
-    /// Does what the command line asks for.
-    pub fn run(&self, palette: Palette) -> Result<Report, Error> {
+    /// Does what the command line asks for. What goes on for a while prints on the way; the rest is in the report.
+    pub fn run(&self, palette: Palette, output: &mut dyn Output) -> Result<Report, Error> {
         match &self.command {
             Command::Diff(diff) => diff.run(palette).map_err(Error::Offline),
             Command::Render(render) => render.run().map_err(Error::Offline),
             Command::Explain(explain) => explain.run().map_err(Error::Explain),
-            Command::Show(show) => show.run(palette).map_err(Error::Show),
+            Command::Show(show) => waiting(show.run(palette)),
+            Command::Traces(traces) => waiting(traces.run()),
+            Command::Tail(tail) => waiting(tail.run(output)),
             Command::Version => {
                 Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
             }
@@ -164,6 +184,16 @@ impl Report {
     fn data(data: String) -> Self {
         Self { data, notes: Vec::new(), exit: Exit::Ok }
     }
+
+    /// Nothing to show, and why.
+    fn nothing(note: String) -> Self {
+        Self { data: String::new(), notes: vec![note], exit: Exit::Findings }
+    }
+}
+
+/// Waits for a command that asks the cluster.
+fn waiting(command: impl Future<Output = Result<Report, Error>>) -> Result<Report, Error> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?.block_on(command)
 }
 
 fn completion(shell: Shell) -> String {

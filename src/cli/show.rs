@@ -1,32 +1,59 @@
-//! `show`: draws traces that are in a file, or come from another program.
+//! `show`: draws traces of the trace store, of a file, or from another program.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cluster::{self, Connection};
 use super::trace::critical;
 use super::trace::draw::{Options, draw};
 use super::trace::model::{self, Trace};
 use super::trace::tree::{self, Filter, Tree};
 use super::{Exit, Palette, Report};
+use crate::api::telemetry::TraceId;
 
-/// Draw traces as waterfalls, with what each request waited for
+/// Draw a trace as a waterfall, with what the request waited for
 ///
-/// Reads OTLP/JSON: what the operator's trace store answers, and what the collector's file exporter writes. docs/waterfall.md explains the
-/// picture. Exit code 0: drawn; 1: there is no trace in it; 2: it is no OTLP/JSON.
+/// Takes the trace's id, as kubectl tracing traces lists it; or a file with OTLP/JSON, as the trace store answers it and the collector's file
+/// exporter writes it. docs/waterfall.md explains the picture. Exit code 0: drawn; 1: there is no trace in the file; 2: there is no such trace
+/// (any more), or the file is no OTLP/JSON.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  # A trace of the operator's trace store, with your own rights
-  kubectl get --raw /api/v1/namespaces/clustertracing-system/services/clustertracing-store:http/proxy/api/v1/traces/ID |
-    kubectl tracing show -
+  # A trace of the operator's trace store
+  kubectl tracing show 0af7651916cd43dd8448eb211c80319c
 
   # What took 5 ms or more of the traces in a file, 120 columns wide
-  kubectl tracing show traces.json --min 5ms --width 120")]
+  kubectl tracing show traces.json --min 5ms --width 120
+
+  # A trace for a ticket, and later from there
+  kubectl tracing show 0af7651916cd43dd8448eb211c80319c -o otlp > trace.json
+  kubectl tracing show trace.json")]
 pub(super) struct Show {
-    /// File with OTLP/JSON; - is standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// A trace's id (32 hexadecimal digits), or a file with OTLP/JSON; - is standard input
+    #[arg(value_name = "ID|FILE")]
+    source: PathBuf,
+    #[command(flatten)]
+    look: Look,
+    /// Instead of a picture, the spans: otlp is OTLP/JSON, which other tools and this one read
+    #[arg(short = 'o', long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What is printed instead of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// OTLP/JSON.
+    Otlp,
+}
+
+/// How a trace is drawn, and what of it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Picture")]
+pub(super) struct Look {
     /// Columns of a line, 40 or more: from 96 on, with the time that spans spent themselves
     #[arg(long, default_value_t = 80, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(40..=1000))]
     width: u16,
@@ -66,28 +93,52 @@ pub enum Error {
         /// Where it is wrong.
         source: model::Error,
     },
+    /// The trace store was asked.
+    #[error(transparent)]
+    Cluster(cluster::Error),
+}
+
+impl Error {
+    pub(super) fn exit(&self) -> Exit {
+        if let Self::Cluster(error) = self { error.exit() } else { Exit::BadInput }
+    }
 }
 
 impl Show {
-    pub(super) fn run(&self, palette: Palette) -> Result<Report, Error> {
-        let (file, bytes) = read(&self.file)?;
-        let traces = model::read(&bytes).map_err(|source| Error::Traces { file: file.clone(), source })?;
-        if traces.is_empty() {
-            return Ok(Report {
-                data: String::new(),
-                notes: vec![format!("{file} has no span: the trace is not there any more, or not yet")],
-                exit: Exit::Findings,
-            });
-        }
-        let drawn: Vec<_> = traces.iter().map(|trace| self.drawn(trace, palette)).collect();
-        Ok(Report::data(drawn.join("\n")))
+    pub(super) async fn run(&self, palette: Palette) -> Result<Report, super::Error> {
+        self.shown(palette).await.map_err(super::Error::Show)
     }
 
-    fn drawn(&self, trace: &Trace, palette: Palette) -> String {
+    async fn shown(&self, palette: Palette) -> Result<Report, Error> {
+        let id = self.source.to_str().and_then(|text| text.parse::<TraceId>().ok());
+        let (source, bytes, hosts) = if let Some(id) = id {
+            let cluster = self.connection.open().await.map_err(Error::Cluster)?;
+            let id = id.to_string();
+            let (otlp, hosts) = tokio::join!(cluster.trace_as_otlp(&id), cluster.hosts());
+            ("the trace store".to_owned(), otlp.map_err(Error::Cluster)?.into_bytes(), hosts)
+        } else {
+            let (file, bytes) = read(&self.source)?;
+            (file, bytes, BTreeMap::new())
+        };
+        let traces = model::read(&bytes).map_err(|error| Error::Traces { file: source.clone(), source: error })?;
+        if traces.is_empty() {
+            return Ok(Report::nothing(format!("{source} has no span: the trace is not there any more, or not yet")));
+        }
+        if self.output == Some(Format::Otlp) {
+            return Ok(Report::data(String::from_utf8_lossy(&bytes).trim_end().to_owned() + "\n"));
+        }
+        let drawn: Vec<_> = traces.iter().map(|trace| self.look.drawn(trace, &hosts, palette)).collect();
+        Ok(Report::data(drawn.join("\n")))
+    }
+}
+
+impl Look {
+    /// The picture of a trace. `hosts`: what people call each `service.instance.id`.
+    pub(super) fn drawn(&self, trace: &Trace, hosts: &BTreeMap<String, String>, palette: Palette) -> String {
         let tree = Tree::new(trace);
         let min = self.min.map_or(0, |min| u64::try_from(min.as_nanos()).unwrap_or(u64::MAX));
         let filter = Filter { min, depth: self.depth, only: self.only.clone(), all_steps: self.all_steps, ..Filter::default() };
-        let options = Options { width: self.width.into(), ascii: self.ascii, ..Options::default() };
+        let options = Options { width: self.width.into(), ascii: self.ascii, instances: hosts.clone() };
         let drawing = draw(&tree, &tree::view(&tree, &filter), critical::path(&tree).as_ref(), &options);
         if palette.is_colored() { drawing.coloured() } else { drawing.plain() }
     }
@@ -105,7 +156,7 @@ fn read(file: &Path) -> Result<(String, Vec<u8>), Error> {
 }
 
 /// `5ms`, `1s`, `1m30s`: the units of kubectl's own durations.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| "is no duration such as 5ms or 1s".to_owned())?;
     Duration::try_from(span).map_err(|_| "is negative".to_owned())
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::api_server::{Answer, ApiServer, KUBECONFIG};
 use super::{plugin, root};
 
 #[derive(Deserialize)]
@@ -15,7 +16,10 @@ struct Case {
     /// What the case shows.
     says: String,
     /// What is in the folder before the first run, by path.
+    #[serde(default)]
     files: BTreeMap<String, Made>,
+    /// What the API server answers. Without any, there is none.
+    api: Option<Vec<Answer>>,
     /// Command lines without the program's name.
     runs: Vec<String>,
 }
@@ -47,9 +51,10 @@ pub(crate) fn check(folder: &Path) -> Option<String> {
         make(&dir.path().join(path), made);
     }
     let mut text = format!("{}\n", case.says);
+    let api = case.api.map(|answers| ApiServer::start(dir.path(), answers));
     for line in &case.runs {
         let before = files(dir.path());
-        let ended = plugin(dir.path(), line).output().unwrap();
+        let ended = plugin(dir.path(), line).env("KUBECONFIG", dir.path().join(KUBECONFIG)).output().unwrap();
         let after = files(dir.path());
         let (stdout, stderr) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
         write!(text, "\n$ kubectl tracing {line}\n{}\n", ended.status.code().map_or("killed".to_owned(), |code| format!("exit {code}")))
@@ -58,6 +63,9 @@ pub(crate) fn check(folder: &Path) -> Option<String> {
             if !said.is_empty() {
                 write!(text, "--- {name}\n{}", said.replace('\x1b', "␛")).unwrap();
             }
+        }
+        for written in api.iter().flat_map(ApiServer::written) {
+            write!(text, "--- request\n{written}").unwrap();
         }
         let written: Vec<_> =
             after.iter().filter(|(path, bytes)| before.get(*path) != Some(*bytes)).map(|(path, _)| format!("+ {path}\n")).collect();

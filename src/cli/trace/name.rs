@@ -171,6 +171,11 @@ pub fn step(span: &Span) -> Option<String> {
     }
 }
 
+/// The admission webhook that a span is a call of.
+pub fn webhook(span: &Span) -> Option<&str> {
+    if let What::Webhook(_, webhook) = what(span) { Some(webhook) } else { None }
+}
+
 /// Whether every request to an API server passes through this step: authorization and the like.
 pub fn is_step_of_every_request(span: &Span) -> bool {
     matches!(what(span), What::Step(_))

@@ -1,0 +1,59 @@
+//! The cluster, as a command asks it: with the person's own kubeconfig and rights, and no others.
+
+mod error;
+mod operator;
+mod trace_store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+pub(super) use error::Error;
+pub(super) use trace_store::{Query, Summary};
+
+/// To an API server that is away there is no connection within this time.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Which cluster, as kubectl is told it.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Cluster")]
+pub(super) struct Connection {
+    /// The kubeconfig's context to use, instead of its current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// The kubeconfig, instead of the files that KUBECONFIG names or ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace that the operator runs in
+    #[arg(long, value_name = "NAME", default_value = "clustertracing-system")]
+    operator_namespace: String,
+}
+
+/// An API server, and what of the operator is found through it.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    /// The person's client.
+    pub(super) client: Client,
+    /// How the person reaches the API server.
+    pub(super) config: Config,
+    /// Namespace that the operator runs in.
+    pub(super) namespace: String,
+}
+
+impl Connection {
+    /// Reads the kubeconfig. Nothing is sent yet.
+    pub(super) async fn open(&self) -> Result<Cluster, Error> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let read = match &self.kubeconfig {
+            Some(file) => Kubeconfig::read_from(file),
+            None => Kubeconfig::read(),
+        };
+        let kubeconfig = |source| Error::Kubeconfig { source };
+        let mut config = Config::from_custom_kubeconfig(read.map_err(kubeconfig)?, &options).await.map_err(kubeconfig)?;
+        config.connect_timeout = Some(CONNECT_WITHIN);
+        let client = Client::try_from(config.clone()).map_err(|source| Error::Client { source })?;
+        Ok(Cluster { client, config, namespace: self.operator_namespace.clone() })
+    }
+}
