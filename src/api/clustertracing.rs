@@ -41,6 +41,10 @@ pub struct ClusterTracingSpec {
     #[serde(default = "default_sampling_rate")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub sampling_rate_per_million: i32,
+    /// For a while, another sampling rate of kube-apiserver (`kubectl tracing sample RATE --for 10m` writes it). Default: none.
+    /// Its beginning and its end each restart kube-apiserver on each control-plane node, one at a time; etcd is not restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boost: Option<BoostSpec>,
     /// Tracing of kube-apiserver.
     #[serde(default, rename = "kubeAPIServer")]
     pub kube_api_server: KubeApiServerSpec,
@@ -56,6 +60,17 @@ pub struct ClusterTracingSpec {
     /// How nodes are changed.
     #[serde(default)]
     pub rollout: RolloutSpec,
+}
+
+/// A sampling rate that ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BoostSpec {
+    /// How many of a million API requests kube-apiserver traces until then. 0 to 1000000.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub sampling_rate_per_million: i32,
+    /// Until when (RFC 3339). The controller then goes back to `samplingRatePerMillion`; what is past has no effect, and may stay.
+    pub until: Time,
 }
 
 /// A switch.
@@ -115,6 +130,10 @@ pub struct RolloutSpec {
     /// Stops before the next node while true. A node whose change has begun finishes it. Default false.
     #[serde(default)]
     pub paused: bool,
+    /// When a person asked last to begin a change again that had failed or was refused (RFC 3339; `kubectl tracing rollout restart` writes it).
+    /// Another value does so; nodes that carry the requested settings are left alone. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted_at: Option<Time>,
     /// Seconds that a changed node is watched before the next one is changed. 0 to 3600; default 30.
     #[serde(default = "default_soak_seconds")]
     #[schemars(range(min = 0, max = 3600))]
@@ -145,6 +164,7 @@ impl Default for RolloutSpec {
         Self {
             mode: RolloutMode::Automatic,
             paused: false,
+            restarted_at: None,
             soak_seconds: default_soak_seconds(),
             health_timeout_seconds: default_health_timeout_seconds(),
             watch_termination_grace_seconds: 0,

@@ -7,12 +7,17 @@
 
 mod cluster;
 mod explain;
+mod json;
 mod offline;
 mod output;
 mod reference;
+mod rollout;
+mod sample;
 mod show;
+mod status;
 mod style;
 mod table;
+mod top;
 pub mod trace;
 mod traces;
 
@@ -61,9 +66,13 @@ enum Command {
     Diff(offline::Diff),
     Render(offline::Render),
     Explain(explain::Explain),
+    Status(status::Status),
+    Rollout(rollout::Rollout),
+    Sample(sample::Sample),
     Show(show::Show),
     Traces(traces::Traces),
     Tail(traces::Tail),
+    Top(top::Top),
     /// Print the version of this program and of the API that it speaks
     #[command(after_help = "\
 Examples:
@@ -168,9 +177,13 @@ impl Cli {
             Command::Diff(diff) => diff.run(palette).map_err(Error::Offline),
             Command::Render(render) => render.run().map_err(Error::Offline),
             Command::Explain(explain) => explain.run().map_err(Error::Explain),
+            Command::Status(status) => waiting(status.run(palette)),
+            Command::Rollout(rollout) => waiting(rollout.run(output)),
+            Command::Sample(sample) => waiting(sample.run(output)),
             Command::Show(show) => waiting(show.run(palette)),
             Command::Traces(traces) => waiting(traces.run()),
             Command::Tail(tail) => waiting(tail.run(output)),
+            Command::Top(top) => waiting(top.run()),
             Command::Version => {
                 Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
             }

@@ -144,6 +144,12 @@ impl Look {
     }
 }
 
+/// The traces in a file.
+pub(super) fn traces_of(file: &Path) -> Result<Vec<Trace>, Error> {
+    let (file, bytes) = read(file)?;
+    model::read(&bytes).map_err(|source| Error::Traces { file, source })
+}
+
 fn read(file: &Path) -> Result<(String, Vec<u8>), Error> {
     let mut bytes = Vec::new();
     let (file, read) = if file == Path::new("-") {

@@ -25,6 +25,17 @@ pub struct Terminal {
     pub term: Option<String>,
 }
 
+/// How a word is meant: it also says so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// All is well.
+    Good,
+    /// It is not over yet.
+    Wait,
+    /// Somebody should look.
+    Bad,
+}
+
 /// The colours in use, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Palette {
@@ -49,6 +60,16 @@ impl Palette {
     /// Whether there are colours.
     pub(super) fn is_colored(self) -> bool {
         self.is_colored
+    }
+
+    /// A word.
+    pub(super) fn paint(self, tone: Tone, word: &str) -> String {
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Wait => "33",
+            Tone::Bad => "31",
+        };
+        if self.is_colored { format!("\x1b[1;{code}m{word}\x1b[0m") } else { word.to_owned() }
     }
 
     /// A line of a unified diff, without its line end.

@@ -227,7 +227,7 @@ async fn reconcile(_: Arc<ClusterTracing>, ctx: Arc<Context>) -> Result<Action, 
 /// # Errors
 /// When the API server cannot be read or written; what was written stays, and the next turn goes on from there.
 pub async fn turn(ctx: &Context, now: Timestamp) -> Result<Action, Error> {
-    let Some(seen) = Box::pin(observe::observe(ctx).instrument(info_span!("observe"))).await? else {
+    let Some(seen) = Box::pin(observe::observe(ctx, now).instrument(info_span!("observe"))).await? else {
         ctx.told.expect(None);
         return Ok(Action::await_change());
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
@@ -32,8 +33,8 @@ pub(super) struct Observation {
     pub(super) kubeadm: Option<ConfigMap>,
 }
 
-/// Reads everything; `None` when there is no `ClusterTracing`.
-pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error> {
+/// Reads everything; `None` when there is no `ClusterTracing`. `now`: for which time the resource is read.
+pub(super) async fn observe(ctx: &Context, now: Timestamp) -> Result<Option<Observation>, Error> {
     let read = |object| move |source| Error::Read { object, source };
     let Some(resource) = ctx.cluster_tracings().get_opt(api::SINGLETON).await.map_err(read("clustertracing"))? else {
         return Ok(None);
@@ -51,7 +52,7 @@ pub(super) async fn observe(ctx: &Context) -> Result<Option<Observation>, Error>
     let canaries = ctx.in_namespace::<Pod>().list(&canaries).await.map_err(read("the canary pods"))?.items;
     let checks = ListParams::default().labels(collector_check::SELECTOR);
     let checks = ctx.in_namespace::<Pod>().list(&checks).await.map_err(read("the collector's check pods"))?.items;
-    let validated = validate(&resource, &ctx.installation);
+    let validated = validate(&resource, &ctx.installation).map(|validated| validated.at(now));
     let secrets = secrets(ctx, validated.as_ref().ok()).await?;
     let kubeadm: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), kubeadm::NAMESPACE);
     let (kubeadm_config, kubeadm) = match kubeadm.get_opt(kubeadm::CONFIG_MAP).await {

@@ -169,7 +169,7 @@ pub fn plan(v: &Validated, o: &Observed, now: Timestamp) -> Plan {
         collector,
         collector_check,
         kubeadm: kubeadm::keeping(v, o, &nodes, &progress),
-        next_check: next_check(&progress, now),
+        next_check: next_check(&progress, now).min(end_of_boost(v, now)),
         canaries,
         grant,
         finish,
@@ -262,6 +262,12 @@ fn port_is_free(v: &Validated, o: &Observed, nodes: &[NodeReport]) -> bool {
         let answer = o.node_tracings.get(&n.name).and_then(|found| rollout::answer(found, &target));
         answer.is_some_and(|preflight| preflight.reason != Some(Reason::PortTaken))
     })
+}
+
+/// How long until the sampling rate is another one.
+fn end_of_boost(v: &Validated, now: Timestamp) -> Duration {
+    let left = v.boost.map(|boost| boost.until.duration_since(now).max(SignedDuration::from_secs(1)));
+    left.and_then(|left| Duration::try_from(left).ok()).unwrap_or(Duration::MAX)
 }
 
 fn next_check(progress: &Progress, now: Timestamp) -> Duration {

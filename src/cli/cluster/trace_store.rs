@@ -36,7 +36,7 @@ pub(in crate::cli) struct Query {
 /// A trace in the store's list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Summary {
+pub(in crate::cli) struct Summary {
     /// 32 hexadecimal digits.
     pub trace_id: String,
     /// Name of the span that the others belong to.

@@ -166,7 +166,7 @@ impl Render {
 
 impl Input {
     fn preview(&self) -> Result<Outcome, Error> {
-        let validated = self.resource()?;
+        let validated = self.resource()?.at(jiff::Timestamp::now());
         let versions = Versions {
             kube_apiserver: version("kubernetes-version", "1.36.3", self.kubernetes_version.as_deref())?,
             etcd: version("etcd-version", "3.6.16", self.etcd_version.as_deref())?,

@@ -176,6 +176,62 @@ pub fn webhook(span: &Span) -> Option<&str> {
     if let What::Webhook(_, webhook) = what(span) { Some(webhook) } else { None }
 }
 
+/// Whether a span is a request to an API server, as that saw it.
+pub fn is_request(span: &Span) -> bool {
+    matches!(what(span), What::Request { .. })
+}
+
+/// Whether a span is what an instance was asked for from outside: a request to an API server, a call at etcd.
+pub fn is_asked(span: &Span) -> bool {
+    matches!(what(span), What::Request { .. } | What::EtcdServed(_))
+}
+
+/// The method of a call to etcd, at its caller: `Txn`.
+pub fn etcd_call(span: &Span) -> Option<&str> {
+    if let What::EtcdCall(method) = what(span) { Some(method) } else { None }
+}
+
+/// The same at etcd.
+pub fn etcd_served(span: &Span) -> Option<&str> {
+    if let What::EtcdServed(call) = what(span) { Some(call.split_once('/').map_or(call, |(_, method)| method)) } else { None }
+}
+
+/// The parts that a request's time is split into.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, schemars::JsonSchema, strum::EnumIter, strum::IntoStaticStr,
+)]
+#[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "UPPERCASE")]
+pub enum Part {
+    /// Finding out who asks, and on whose behalf.
+    Authentication,
+    /// Waiting for a turn (API Priority and Fairness).
+    Queueing,
+    /// Finding out whether they may.
+    Authorization,
+    /// Admission webhooks, and all that these make others do.
+    Admission,
+    /// Calls to etcd.
+    Etcd,
+    /// Writing the answer.
+    Encoding,
+    /// All else that an API server does.
+    Handler,
+}
+
+/// The part that a span's own time belongs to.
+pub fn part(span: &Span) -> Part {
+    match what(span) {
+        What::Step("authentication" | "impersonation") => Part::Authentication,
+        What::Step("priority and fairness") => Part::Queueing,
+        What::Step("authorization, handler") => Part::Authorization,
+        What::Webhook(..) => Part::Admission,
+        What::EtcdCall(_) | What::EtcdServed(_) | What::WithinEtcd => Part::Etcd,
+        _ if span.name == "SerializeObject" => Part::Encoding,
+        _ => Part::Handler,
+    }
+}
+
 /// Whether every request to an API server passes through this step: authorization and the like.
 pub fn is_step_of_every_request(span: &Span) -> bool {
     matches!(what(span), What::Step(_))

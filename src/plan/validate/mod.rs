@@ -10,7 +10,7 @@ mod receiver;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::clustertracing::{RolloutSpec, SingleNodeDowntime};
 use crate::api::node_tracing::{ComponentSettings, ReceiverKind};
@@ -45,6 +45,8 @@ pub struct Validated {
     pub goal: Goal,
     /// What kube-apiserver gets on selected nodes.
     pub kube_api_server: ComponentSettings,
+    /// Another rate for a while.
+    pub boost: Option<Boost>,
     /// What etcd gets on selected nodes.
     pub etcd: ComponentSettings,
     /// Who receives spans.
@@ -55,6 +57,15 @@ pub struct Validated {
     pub rollout: Rollout,
     /// The installation that this is for.
     pub installation: Installation,
+}
+
+/// A sampling rate of kube-apiserver that ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boost {
+    /// Requests per million.
+    pub rate_per_million: i32,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 /// What the resource is there for.
@@ -107,6 +118,16 @@ impl Invalid {
 }
 
 impl Validated {
+    /// What holds at this time: a boost's rate until it ends, and no boost afterwards.
+    #[must_use]
+    pub fn at(mut self, now: Timestamp) -> Self {
+        self.boost = self.boost.filter(|boost| now < boost.until);
+        if let Some(boost) = self.boost {
+            self.kube_api_server.sampling_rate_per_million = boost.rate_per_million;
+        }
+        self
+    }
+
     /// The target of a node that is, or is not, to be traced.
     pub fn target(&self, selected: bool) -> Target {
         let settings = if selected && self.goal == Goal::Trace { self.settings() } else { self.off() };
@@ -188,6 +209,13 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
         kube_api_server: ComponentSettings {
             state: spec.kube_api_server.state,
             sampling_rate_per_million: in_range("samplingRatePerMillion", spec.sampling_rate_per_million, RATE, 0)?,
+        },
+        boost: match &spec.boost {
+            None => None,
+            Some(boost) => Some(Boost {
+                rate_per_million: in_range("boost.samplingRatePerMillion", boost.sampling_rate_per_million, RATE, 0)?,
+                until: boost.until.0,
+            }),
         },
         etcd: ComponentSettings {
             state: spec.etcd.state,
@@ -271,11 +299,23 @@ mod tests {
     }
 
     #[test]
+    fn a_boost_holds_until_its_end_and_not_a_moment_longer() {
+        let boosted =
+            validate(&resource("boost: {samplingRatePerMillion: 1000000, until: '2026-11-21T10:00:00Z'}"), &installation()).unwrap();
+        for (now, expected) in [("2026-11-21T09:59:59Z", 1_000_000), ("2026-11-21T10:00:00Z", 10_000), ("2027-01-01T00:00:00Z", 10_000)] {
+            let v = boosted.clone().at(now.parse().unwrap());
+            assert_eq!(v.target(true).settings.kube_api_server.sampling_rate_per_million, expected, "{now}");
+            assert_eq!(v.boost.is_some(), expected == 1_000_000, "{now}");
+        }
+    }
+
+    #[test]
     fn a_field_that_an_older_schema_let_through_is_named() {
         let cases = [
             ("samplingRatePerMillion: -1", "samplingRatePerMillion"),
             ("samplingRatePerMillion: 1000001", "samplingRatePerMillion"),
             ("etcd: {samplingRatePerMillion: 2000000}", "etcd.samplingRatePerMillion"),
+            ("boost: {samplingRatePerMillion: 1000001, until: '2026-11-21T10:00:00Z'}", "boost.samplingRatePerMillion"),
             ("rollout: {soakSeconds: -5}", "rollout.soakSeconds"),
             ("rollout: {healthTimeoutSeconds: 0}", "rollout.healthTimeoutSeconds"),
             ("rollout: {watchTerminationGraceSeconds: 99999}", "rollout.watchTerminationGraceSeconds"),

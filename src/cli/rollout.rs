@@ -1,0 +1,175 @@
+//! `rollout`: watches a change, holds it, lets it go on, begins a failed one again.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+
+use super::cluster::{Cluster, Connection};
+use super::output::Output;
+use super::status::{Standing, condition};
+use super::{Error, Exit, Report, show};
+use crate::api::clustertracing::NodeState;
+use crate::api::{ClusterTracing, ConditionType};
+
+/// Between two looks: one small GET.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Watch a change of the control plane, hold it, let it go on, or begin a failed one again
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  # Wait until every node carries the requested settings, at most ten minutes
+  kubectl tracing rollout status --timeout 10m
+
+  # Hold it before the next node, and let it go on
+  kubectl tracing rollout pause
+  kubectl tracing rollout resume")]
+pub(super) struct Rollout {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Wait until the change has ended, and say what happens meanwhile
+    ///
+    /// One line for every change of what is reported. The API server may be away for a while: it is what is being changed. Exit code 0:
+    /// every node carries the requested settings; 1: a person is needed; 4: the time is over.
+    #[command(after_help = "\
+Examples:
+  # Until it has ended, however long that takes
+  kubectl tracing rollout status
+
+  # In a pipeline
+  kubectl apply -f clustertracing.yaml && kubectl tracing rollout status --timeout 15m")]
+    Status {
+        /// Wait no longer than this, such as 10m
+        #[arg(long, value_name = "DURATION", value_parser = show::duration)]
+        timeout: Option<Duration>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Hold the change before the next node
+    ///
+    /// A node whose change has begun finishes it. Sets spec.rollout.paused.
+    #[command(after_help = "\
+Examples:
+  # Hold it
+  kubectl tracing rollout pause
+
+  # See that it is held
+  kubectl tracing status")]
+    Pause {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Let a held change go on
+    #[command(after_help = "\
+Examples:
+  # Let it go on
+  kubectl tracing rollout resume
+
+  # And watch it
+  kubectl tracing rollout resume && kubectl tracing rollout status")]
+    Resume {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Begin a change again that has failed or was refused
+    ///
+    /// Nodes that carry the requested settings are left alone: nothing is restarted for its own sake. Sets spec.rollout.restartedAt.
+    #[command(after_help = "\
+Examples:
+  # After the cause of a failure is mended
+  kubectl tracing rollout restart
+
+  # What the cause was
+  kubectl tracing status")]
+    Restart {
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+impl Rollout {
+    pub(super) async fn run(&self, output: &mut dyn Output) -> Result<Report, Error> {
+        match &self.command {
+            Command::Status { timeout, connection } => {
+                let cluster = connection.open().await.map_err(Error::Cluster)?;
+                watch(&cluster, *timeout, output).await
+            }
+            Command::Pause { connection } => {
+                set(connection, json!({ "paused": true }), "held: a node whose change has begun finishes it, no other begins").await
+            }
+            Command::Resume { connection } => {
+                set(connection, json!({ "paused": false }), "goes on; kubectl tracing rollout status watches it").await
+            }
+            Command::Restart { connection } => {
+                let now = Timestamp::now().strftime("%FT%TZ").to_string();
+                let said = "begins again where nodes are not as requested; kubectl tracing rollout status watches it";
+                set(connection, json!({ "restartedAt": now }), said).await
+            }
+        }
+    }
+}
+
+async fn set(connection: &Connection, rollout: serde_json::Value, said: &str) -> Result<Report, Error> {
+    let cluster = connection.open().await.map_err(Error::Cluster)?;
+    cluster.change(&json!({ "spec": { "rollout": rollout } })).await.map_err(Error::Cluster)?;
+    Ok(Report::data(format!("the rollout {said}\n")))
+}
+
+/// Until the change has ended.
+pub(super) async fn watch(cluster: &Cluster, timeout: Option<Duration>, output: &mut dyn Output) -> Result<Report, Error> {
+    let began = Instant::now();
+    let mut said = String::new();
+    loop {
+        let (line, ended) = match cluster.cluster_tracing().await {
+            Ok(resource) => (progress(&resource), ended(&resource)),
+            Err(error) if error.may_pass() => ("the API server does not answer: it may be the one that is being changed".to_owned(), None),
+            Err(error) => return Err(Error::Cluster(error)),
+        };
+        if line != said {
+            output.data(&format!("{line}\n")).map_err(Error::Output)?;
+            said = line;
+        }
+        if let Some(exit) = ended {
+            return Ok(Report { data: String::new(), notes: Vec::new(), exit });
+        }
+        if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+            let note = "the time is over, and the change goes on without this command: kubectl tracing status".to_owned();
+            return Ok(Report { data: String::new(), notes: vec![note], exit: Exit::TimedOut });
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// How it ended, if it has.
+fn ended(resource: &ClusterTracing) -> Option<Exit> {
+    match Standing::of(resource) {
+        Standing::Ready => Some(Exit::Ok),
+        Standing::Stalled => Some(Exit::Findings),
+        // held by a person: nothing follows until somebody lets it go on
+        Standing::Reconciling | Standing::NotReady | Standing::Deleting => None,
+    }
+}
+
+/// What happens, in one line.
+fn progress(resource: &ClusterTracing) -> String {
+    let status = resource.status.clone().unwrap_or_default();
+    let nodes = status.nodes_ready.as_deref().unwrap_or("-");
+    let at_work: Vec<String> =
+        status.nodes.iter().filter(|n| n.state == NodeState::Changing).map(|n| format!("{} is being changed", n.name)).collect();
+    let kind = match Standing::of(resource) {
+        Standing::Ready => return format!("{nodes} nodes: every node carries the requested settings"),
+        Standing::Reconciling if status.observed_generation != resource.metadata.generation => {
+            return "the controller has not seen the last change of the spec yet".to_owned();
+        }
+        Standing::Stalled => ConditionType::Stalled,
+        Standing::Reconciling => ConditionType::Reconciling,
+        Standing::NotReady | Standing::Deleting => ConditionType::Ready,
+    };
+    let why = condition(resource, kind).map_or(String::new(), |c| format!("{}: {}", c.reason, c.message));
+    format!("{nodes} nodes: {}", at_work.into_iter().chain([why]).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; "))
+}
