@@ -249,7 +249,7 @@ impl World {
             canary: State::Enabled,
             probe: State::Enabled,
         };
-        let (plan, new, mut told) = match validate(&resource, &installation) {
+        let (plan, new, mut told) = match validate(&resource, &installation).map(|validated| validated.at(self.now)) {
             Ok(validated) => {
                 let plan = plan(&validated, &observed, self.now);
                 let new = status(&validated, &observed, &plan, self.now);
