@@ -38,16 +38,16 @@ const PURE_FILES: &[&str] = &[
     "agent/report.rs",
     "agent/watchdog.rs",
     "cli/explain.rs",
-    "cli/offline/diff.rs",
-    "cli/offline/preview.rs",
-    "cli/offline/resource.rs",
-    "cli/offline/schema.rs",
+    "cli/preview/diff.rs",
+    "cli/preview/node.rs",
+    "cli/preview/resource.rs",
+    "cli/preview/schema.rs",
     "cli/reference.rs",
     "cli/style.rs",
 ];
 
 /// Files that read and write what a person names, on the person's machine.
-const PERSONS_FILES: &[&str] = &["cli/offline/folder.rs", "cli/offline/mod.rs", "cli/offline/output.rs", "cli/show.rs"];
+const PERSONS_FILES: &[&str] = &["cli/preview/folder.rs", "cli/preview/mod.rs", "cli/preview/output.rs", "cli/show.rs"];
 
 /// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
 const IMPURE: &[&str] = &[

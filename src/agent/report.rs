@@ -3,8 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use strum::IntoEnumIterator;
 
-use super::facts::Facts;
-use crate::api::node_tracing::{Blocker, ComponentStatus, NodeTracingStatus, Outcome, Preflight, Soak, Step, TracingFound, Verdict};
+use super::facts::{Facts, Manifest};
+use crate::api::node_tracing::{
+    Blocker, ComponentStatus, MAX_REPORTED_MANIFEST, NodeTracingStatus, Outcome, Preflight, Soak, Step, TracingFound, Verdict, sha256_hex,
+};
 use crate::api::{ComponentName, Drift};
 use crate::component::upgrade;
 
@@ -65,6 +67,7 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
             version: None,
             manifest: None,
             manifest_digest: None,
+            manifest_text: None,
             tracing: TracingFound::Absent,
             healthy: false,
             started_time: None,
@@ -80,6 +83,7 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
         version: found.version.clone(),
         manifest: Some(found.file.clone()),
         manifest_digest: facts.manifest(&found.file).map(|m| m.digest.clone()),
+        manifest_text: facts.manifest(&found.file).and_then(text),
         tracing: found.tracing,
         healthy: component.healthy(),
         started_time: started.map(|started| match before {
@@ -87,6 +91,12 @@ fn component(name: ComponentName, facts: &Facts, reported: Option<&NodeTracingSt
             _ => Time(started),
         }),
     }
+}
+
+/// A manifest's text, where it is all of the manifest: bytes that are none were replaced.
+fn text(manifest: &Manifest) -> Option<String> {
+    let text = &manifest.file.text;
+    (text.len() <= MAX_REPORTED_MANIFEST && sha256_hex(text.as_bytes()) == manifest.digest).then(|| text.clone())
 }
 
 #[cfg(test)]
@@ -130,5 +140,21 @@ mod tests {
         assert_eq!(absent, [ComponentName::Etcd]);
         let unseen = Facts { components: Vec::new(), trouble: Some(mk_trouble()), ..facts };
         assert_eq!(status(&unseen, &Doing::default(), None).components, []);
+    }
+
+    #[test]
+    fn a_text_that_is_not_the_manifests_bytes_is_not_reported() {
+        let told = |change: fn(&mut Manifest)| {
+            let mut facts = mk_facts();
+            facts.manifests.iter_mut().for_each(change);
+            status(&facts, &Doing::default(), None).components.into_iter().map(|c| c.manifest_text).collect::<Vec<_>>()
+        };
+        assert!(told(|_| {}).iter().all(Option::is_some));
+        assert!(told(|manifest| manifest.file.text.push('\u{fffd}')).iter().all(Option::is_none), "bytes that are no text were replaced");
+        let long = |manifest: &mut Manifest| {
+            manifest.file.text += &"#".repeat(MAX_REPORTED_MANIFEST);
+            manifest.digest = sha256_hex(manifest.file.text.as_bytes());
+        };
+        assert!(told(long).iter().all(Option::is_none));
     }
 }

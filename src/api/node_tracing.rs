@@ -337,6 +337,9 @@ pub enum Step {
     RollingBack,
 }
 
+/// Bytes of a manifest's text that is reported, at the most: many times what a real one has, and a small part of what an object may have.
+pub const MAX_REPORTED_MANIFEST: usize = 65_536;
+
 /// What the agent found of one component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -356,6 +359,10 @@ pub struct ComponentStatus {
     /// SHA-256 of the manifest's bytes, as `sha256sum` prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_digest: Option<String>,
+    /// The manifest's text: what `kubectl tracing diff` shows a change of. Absent where it is no UTF-8 or has more than 65536 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65_536))]
+    pub manifest_text: Option<String>,
     /// Who configured tracing in the manifest.
     pub tracing: TracingFound,
     /// Whether the component answers its own probes on this node.

@@ -23,6 +23,12 @@ pub(in crate::cli) struct Document<T> {
     content: T,
 }
 
+/// The schema of a document.
+pub(super) fn schema<T: schemars::JsonSchema>() -> String {
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(Document<T>)).unwrap_or_default();
+    schema + "\n"
+}
+
 /// The text of a document.
 pub(super) fn document(content: impl Serialize) -> String {
     // of plain values with texts as keys

@@ -3,13 +3,13 @@
 //! A command makes a [`Report`]: data for standard output, notes for standard error, and the exit code. The program prints it.
 //! docs/kubectl-tracing.md is written from the same definitions as `--help`, by [`reference()`].
 //!
-//! `offline` holds what needs no cluster, `cluster` how one is asked, [`trace`] what traces are drawn from.
+//! `preview` holds what shows a change before it is made, `cluster` how a cluster is asked, [`trace`] what traces are drawn from.
 
 mod cluster;
 mod explain;
 mod json;
-mod offline;
 mod output;
+mod preview;
 mod reference;
 mod rollout;
 mod sample;
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use output::Output;
-pub use reference::reference;
+pub use reference::{reference, schemas};
 pub use style::{ColorChoice, Palette, Terminal};
 
 /// Preview and explain tracing of kube-apiserver and etcd, and draw its traces.
@@ -63,8 +63,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Diff(offline::Diff),
-    Render(offline::Render),
+    Diff(preview::Diff),
+    Render(preview::Render),
     Explain(explain::Explain),
     Status(status::Status),
     Rollout(rollout::Rollout),
@@ -141,7 +141,7 @@ pub struct Report {
 pub enum Error {
     /// `diff` or `render`.
     #[error(transparent)]
-    Offline(offline::Error),
+    Preview(preview::Error),
     /// `explain`.
     #[error(transparent)]
     Explain(explain::Unknown),
@@ -163,7 +163,8 @@ impl Error {
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Offline(_) | Self::Explain(_) | Self::Output(_) | Self::Runtime(_) => Exit::BadInput,
+            Self::Explain(_) | Self::Output(_) | Self::Runtime(_) => Exit::BadInput,
+            Self::Preview(error) => error.exit(),
             Self::Show(error) => error.exit(),
             Self::Cluster(error) => error.exit(),
         }
@@ -174,8 +175,8 @@ impl Cli {
     /// Does what the command line asks for. What goes on for a while prints on the way; the rest is in the report.
     pub fn run(&self, palette: Palette, output: &mut dyn Output) -> Result<Report, Error> {
         match &self.command {
-            Command::Diff(diff) => diff.run(palette).map_err(Error::Offline),
-            Command::Render(render) => render.run().map_err(Error::Offline),
+            Command::Diff(diff) => waiting(diff.run(palette)),
+            Command::Render(render) => render.run().map_err(Error::Preview),
             Command::Explain(explain) => explain.run().map_err(Error::Explain),
             Command::Status(status) => waiting(status.run(palette)),
             Command::Rollout(rollout) => waiting(rollout.run(output)),

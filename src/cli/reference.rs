@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-use super::Cli;
+use super::{Cli, json, status, top, traces};
 
 /// Every command's help, as Markdown.
 pub fn reference() -> String {
@@ -16,6 +16,15 @@ pub fn reference() -> String {
          everything else to standard error.\n\n{}",
         sections.join("\n")
     )
+}
+
+/// The schemas of what commands print with `-o json`, by file name below `docs/schema`.
+pub fn schemas() -> Vec<(&'static str, String)> {
+    vec![
+        ("status.json", json::schema::<status::Document>()),
+        ("top.json", json::schema::<top::Summary>()),
+        ("traces.json", json::schema::<traces::List>()),
+    ]
 }
 
 /// What `--help` prints, on a terminal of 100 columns.

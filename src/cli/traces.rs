@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::cluster::{Cluster, Connection, Query, Summary};
 use super::output::Output;
 use super::table::table;
 use super::trace::draw;
 use super::trace::name;
-use super::{Error, Report};
+use super::{Error, Report, json};
 
 /// Between two looks at the store: what comes in is shown within three seconds.
 const EVERY: Duration = Duration::from_secs(2);
@@ -39,8 +41,21 @@ pub(super) struct Traces {
     /// Began no longer ago than this, such as 10m
     #[arg(long, value_name = "DURATION", value_parser = super::show::duration)]
     since: Option<Duration>,
+    /// Instead of a table: json, as docs/schema/traces.json describes it
+    #[arg(short = 'o', long, value_enum, value_name = "FORMAT")]
+    output: Option<json::Format>,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// What `traces -o json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[serde(tag = "kind", rename = "Traces")]
+pub(in crate::cli) struct List {
+    /// The latest first.
+    traces: Vec<Summary>,
+    /// Whether there are more than the limit.
+    more: bool,
 }
 
 /// Follow the traces that come into the operator's trace store
@@ -113,6 +128,9 @@ impl Traces {
         let mut traces = calling(&cluster, found.traces, self.choice.webhook.as_deref()).await?;
         let more = found.more || traces.len() > usize::from(self.limit);
         traces.truncate(self.limit.into());
+        if let Some(json::Format::Json) = self.output {
+            return Ok(Report::data(json::document(List { traces, more })));
+        }
         if traces.is_empty() {
             return Ok(Report::nothing(
                 "no such trace: the store holds those of the last minutes; kubectl tracing status tells whether spans flow, and at which rate"

@@ -572,6 +572,7 @@ fn report(machine: &Machine, members: i32, target: &NodeSettings, status: &mut N
             version: Some(if name == ComponentName::Etcd { "3.6.16" } else { "1.36.3" }.into()),
             manifest: Some(format!("{name}.yaml")),
             manifest_digest: None,
+            manifest_text: None,
             tracing: match state(machine.carries.as_ref(), name) {
                 _ if !here(name) => TracingFound::Absent,
                 Some(_) => TracingFound::Ours,

@@ -21,6 +21,8 @@ pub(super) struct Content {
     pub(super) nodes: Vec<NodeFolder>,
     /// What a person should know of it.
     pub(super) notes: Vec<String>,
+    /// What it cannot tell.
+    pub(super) untold: Vec<String>,
 }
 
 /// A copy of one node's static-pod folder.
@@ -28,7 +30,7 @@ pub(super) struct NodeFolder {
     /// The node's name, where the folder's name tells it.
     pub(super) node: Option<String>,
     /// Whether other nodes' folders may stand beside it: then its name is part of the names of files.
-    is_one_of_several: bool,
+    pub(super) is_one_of_several: bool,
     /// Where it is.
     pub(super) path: PathBuf,
     /// Its files, by name.
@@ -103,7 +105,7 @@ pub(super) fn read(dir: &Path, node: Option<&str>) -> Result<Content, Error> {
             notes.push(format!("note: {}: not looked into, as the kubelet does not: {}", dir.display(), folders.join(", ")));
         }
         let only = node_folder(dir.to_owned(), None, false, files)?;
-        return Ok(Content { nodes: vec![only], notes });
+        return Ok(Content { nodes: vec![only], notes, untold: Vec::new() });
     }
     if folders.is_empty() {
         return Err(Error::Empty { path: dir.display().to_string() });
@@ -120,7 +122,7 @@ pub(super) fn read(dir: &Path, node: Option<&str>) -> Result<Content, Error> {
         }
         node_folder(path, Some(name.clone()), node.is_none(), files)
     };
-    Ok(Content { nodes: asked_for.into_iter().map(read).collect::<Result<_, _>>()?, notes })
+    Ok(Content { nodes: asked_for.into_iter().map(read).collect::<Result<_, _>>()?, notes, untold: Vec::new() })
 }
 
 /// The names that a kubelet looks at, in order.

@@ -1,34 +1,41 @@
-//! `diff` and `render` without a cluster: a ClusterTracing and copies of static-pod folders in, what the agents would write out.
+//! `diff` and `render`: a ClusterTracing and the manifests of nodes in, what the agents would write out. The manifests are copies of static-pod
+//! folders, and need no cluster; or what the agents report of their nodes.
 //!
 //! What is read is decided by the agents' own code: [`crate::plan::validate`] makes settings of the resource,
 //! [`crate::component::change_with_versions`] makes manifests of settings. This module only finds the texts, and shows what came of them.
 
 mod diff;
 mod folder;
+mod node;
 mod output;
-mod preview;
+mod reported;
 mod resource;
 mod schema;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::cluster::{self, Connection};
 use super::{Exit, Palette, Report};
 use crate::api::Reason;
 use crate::component::{NotARelease, Version, Versions};
 use crate::plan::validate::Validated;
 use folder::NodeFolder;
-use preview::{Obstacle, Preview};
+use node::{Obstacle, Preview};
 
-/// Show what applying a ClusterTracing would change in static-pod manifests, offline
+/// Show what applying a ClusterTracing would change in the nodes' static-pod manifests
 ///
 /// For each node and file, the change is printed as a unified diff with the manifest's own comments and order: exactly the bytes that the
-/// node's agent would write. What restarts is said on standard error. Exit code 0: nothing would change; 1: there are differences;
-/// 2: the change is refused, or the input is bad.
+/// node's agent would write. The manifests are those that the agents report; with --manifests, copies of static-pod folders, and no cluster is
+/// asked. What restarts is said on standard error. Exit code 0: nothing would change; 1: there are differences; 2: the change is refused, or
+/// the input is bad; 3: the cluster cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  # One node: a copy of its /etc/kubernetes/manifests
+  # What applying it to this cluster would change
+  kubectl tracing diff -f clustertracing.yaml
+
+  # Without a cluster: a copy of a node's /etc/kubernetes/manifests
   kubectl tracing diff -f clustertracing.yaml --manifests ./manifests
 
   # Several nodes, one folder each: ./nodes/cp-1/*.yaml, ./nodes/cp-2/*.yaml
@@ -40,6 +47,12 @@ Examples:
 pub(super) struct Diff {
     #[command(flatten)]
     input: Input,
+    /// Instead of the cluster's: folder with static-pod manifests, a copy of one node's, or, where it holds no file but folders, of several
+    /// nodes', each folder named after its node
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Write static-pod manifests as a ClusterTracing would have them, offline
@@ -59,6 +72,10 @@ Examples:
 pub(super) struct Render {
     #[command(flatten)]
     input: Input,
+    /// Folder with static-pod manifests: a copy of one node's, or, where it holds no file but folders, of several nodes', each folder named
+    /// after its node
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
     /// Folder to write to. It may be missing, empty, or hold what an earlier render wrote and nobody has touched since: that is replaced
     #[arg(long, value_name = "OUT")]
     output_dir: PathBuf,
@@ -70,12 +87,8 @@ struct Input {
     /// File with the ClusterTracing; - is standard input
     #[arg(short = 'f', long, value_name = "FILE")]
     filename: PathBuf,
-    /// Folder with static-pod manifests: a copy of one node's, or, where it holds no file but folders, of several nodes', each folder named
-    /// after its node
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
-    /// The node: its name where DIR is one node's folder (else taken from the etcd member's name, which kubeadm makes the node's), or the
-    /// one to look at where DIR holds several
+    /// The one node to look at; where DIR is one node's folder, its name (else taken from the etcd member's name, which kubeadm makes the
+    /// node's)
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// kube-apiserver's release, such as 1.36.3, instead of what the images' tags say
@@ -119,9 +132,25 @@ pub enum Error {
     /// The manifests.
     #[error(transparent)]
     Folder(folder::Error),
+    /// What the agents report.
+    #[error(transparent)]
+    Reported(reported::Error),
+    /// The cluster was asked.
+    #[error(transparent)]
+    Cluster(cluster::Error),
     /// What was to be written.
     #[error(transparent)]
     Output(output::Error),
+}
+
+impl Error {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Cluster(error) => error.exit(),
+            Self::Reported(_) => Exit::Findings,
+            _ => Exit::BadInput,
+        }
+    }
 }
 
 /// What came of the input.
@@ -141,8 +170,21 @@ const OTHER_VERSIONS: &str =
     "hint: --kubernetes-version and --etcd-version show what another release would get, and name the one that an image's tag does not";
 
 impl Diff {
-    pub(super) fn run(&self, palette: Palette) -> Result<Report, Error> {
-        let outcome = self.input.preview()?;
+    pub(super) async fn run(&self, palette: Palette) -> Result<Report, super::Error> {
+        self.difference(palette).await.map_err(super::Error::Preview)
+    }
+
+    async fn difference(&self, palette: Palette) -> Result<Report, Error> {
+        // a mistake in the resource needs no cluster
+        let validated = self.input.resource()?;
+        let content = if let Some(manifests) = &self.manifests {
+            self.input.folder(manifests)?
+        } else {
+            let cluster = self.connection.open().await.map_err(Error::Cluster)?;
+            let node_tracings = cluster.node_tracings().await.map_err(Error::Cluster)?;
+            reported::content(node_tracings, self.input.node.as_deref()).map_err(Error::Reported)?
+        };
+        let outcome = self.input.preview(&validated, content)?;
         if !outcome.obstacles.is_empty() {
             return Ok(outcome.refused());
         }
@@ -154,31 +196,37 @@ impl Diff {
 
 impl Render {
     pub(super) fn run(&self) -> Result<Report, Error> {
-        let outcome = self.input.preview()?;
+        let validated = self.input.resource()?;
+        let outcome = self.input.preview(&validated, self.input.folder(&self.manifests)?)?;
         if !outcome.obstacles.is_empty() {
             return Ok(outcome.refused());
         }
-        let written = output::write(&self.output_dir, &self.input.manifests, &outcome.previews).map_err(Error::Output)?;
+        let written = output::write(&self.output_dir, &self.manifests, &outcome.previews).map_err(Error::Output)?;
         let data: Vec<_> = written.iter().map(|file| format!("{}\n", file.display())).collect();
         Ok(Report { data: data.concat(), notes: outcome.notes, exit: Exit::Ok })
     }
 }
 
 impl Input {
-    fn preview(&self) -> Result<Outcome, Error> {
-        let validated = self.resource()?.at(jiff::Timestamp::now());
+    fn folder(&self, manifests: &Path) -> Result<folder::Content, Error> {
+        let mut content = folder::read(manifests, self.node.as_deref()).map_err(Error::Folder)?;
+        content.untold.push(UNTOLD.to_owned());
+        Ok(content)
+    }
+
+    fn preview(&self, validated: &Validated, content: folder::Content) -> Result<Outcome, Error> {
         let versions = Versions {
             kube_apiserver: version("kubernetes-version", "1.36.3", self.kubernetes_version.as_deref())?,
             etcd: version("etcd-version", "3.6.16", self.etcd_version.as_deref())?,
         };
-        let folder::Content { nodes, mut notes } = folder::read(&self.manifests, self.node.as_deref()).map_err(Error::Folder)?;
-        let settings = validated.target(true).settings;
-        let of_node = |node: NodeFolder| preview::preview(node, self.node.as_deref(), &settings, versions);
+        let folder::Content { nodes, mut notes, untold } = content;
+        let settings = validated.clone().at(jiff::Timestamp::now()).target(true).settings;
+        let of_node = |node: NodeFolder| node::preview(node, self.node.as_deref(), &settings, versions);
         let (previews, obstacles): (Vec<_>, Vec<_>) = nodes.into_iter().map(of_node).partition(Result::is_ok);
         let previews: Vec<Preview> = previews.into_iter().flatten().collect();
         let obstacles = obstacles.into_iter().filter_map(Result::err).collect();
         notes.extend(previews.iter().flat_map(Preview::notes));
-        notes.push(UNTOLD.to_owned());
+        notes.extend(untold);
         Ok(Outcome { previews, obstacles, notes })
     }
 

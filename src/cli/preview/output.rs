@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::preview::Preview;
+use super::node::Preview;
 use crate::api::node_tracing::sha256_hex;
 
 /// In the output folder: what was written, in the form that `sha256sum --check` reads. A kubelet reads no file whose name begins with a dot.

@@ -2,7 +2,7 @@
 
 use similar::TextDiff;
 
-use super::preview::Preview;
+use super::node::Preview;
 use crate::cli::Palette;
 
 /// The changes of all nodes: each manifest that changes, and each file that it needs as a new one. Empty when nothing changes.
