@@ -37,17 +37,30 @@ const PURE_FILES: &[&str] = &[
     "agent/machine/verify.rs",
     "agent/report.rs",
     "agent/watchdog.rs",
+    "cli/bundle/redact.rs",
+    "cli/cluster/error.rs",
     "cli/explain.rs",
+    "cli/json.rs",
     "cli/preview/diff.rs",
     "cli/preview/node.rs",
+    "cli/preview/reported.rs",
     "cli/preview/resource.rs",
     "cli/preview/schema.rs",
     "cli/reference.rs",
+    "cli/status/rate.rs",
+    "cli/status/screen.rs",
     "cli/style.rs",
+    "cli/table.rs",
+    "cli/top/etcd.rs",
+    "cli/top/figures.rs",
+    "cli/top/instances.rs",
+    "cli/top/requests.rs",
+    "cli/top/webhooks.rs",
 ];
 
 /// Files that read and write what a person names, on the person's machine.
-const PERSONS_FILES: &[&str] = &["cli/preview/folder.rs", "cli/preview/mod.rs", "cli/preview/output.rs", "cli/show.rs"];
+const PERSONS_FILES: &[&str] =
+    &["cli/bundle/archive.rs", "cli/preview/folder.rs", "cli/preview/mod.rs", "cli/preview/output.rs", "cli/show.rs"];
 
 /// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
 const IMPURE: &[&str] = &[

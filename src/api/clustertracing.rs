@@ -221,6 +221,22 @@ pub struct ClusterTracingStatus {
     /// The collector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collector: Option<CollectorStatus>,
+    /// The last two specs that every node was brought to, the latest first: what `kubectl tracing rollout undo` goes back to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
+    pub history: Vec<ReachedSpec>,
+}
+
+/// A spec that every node was brought to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReachedSpec {
+    /// `metadata.generation` of the resource when it was.
+    pub generation: i64,
+    /// When.
+    pub time: Time,
+    /// The spec as JSON, without what says only how and when: `boost`, `rollout.paused`, `rollout.restartedAt`.
+    pub spec: String,
 }
 
 /// One control-plane node.

@@ -5,7 +5,9 @@
 //!
 //! `preview` holds what shows a change before it is made, `cluster` how a cluster is asked, [`trace`] what traces are drawn from.
 
+mod bundle;
 mod cluster;
+mod completion;
 mod explain;
 mod json;
 mod output;
@@ -20,10 +22,11 @@ mod table;
 mod top;
 pub mod trace;
 mod traces;
+mod ui;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 pub use output::Output;
 pub use reference::{reference, schemas};
@@ -73,6 +76,8 @@ enum Command {
     Traces(traces::Traces),
     Tail(traces::Tail),
     Top(top::Top),
+    Ui(ui::Ui),
+    Bundle(bundle::Bundle),
     /// Print the version of this program and of the API that it speaks
     #[command(after_help = "\
 Examples:
@@ -82,9 +87,13 @@ Examples:
   # Where kubectl finds it
   kubectl plugin list")]
     Version,
-    /// Print a completion script of a shell
+    /// Print a completion script of a shell, or of kubectl
     #[command(after_help = "\
 Examples:
+  # For kubectl tracing, in every shell that completes kubectl
+  kubectl tracing completion kubectl > ~/.local/bin/kubectl_complete-tracing
+  chmod +x ~/.local/bin/kubectl_complete-tracing
+
   # In this bash, for the program's own name
   source <(kubectl-tracing completion bash)
 
@@ -92,16 +101,15 @@ Examples:
   kubectl tracing completion fish > ~/.config/fish/completions/kubectl-tracing.fish")]
     Completion {
         /// The shell
-        shell: Shell,
+        shell: completion::Shell,
     },
-}
-
-/// Shells that completion is made for.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Shell {
-    Bash,
-    Zsh,
-    Fish,
+    /// What kubectl_complete-tracing asks
+    #[command(name = "__complete", hide = true)]
+    Candidates {
+        /// Words so far; the last one may be empty, and is to be completed
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        words: Vec<std::ffi::OsString>,
+    },
 }
 
 /// How a command ends.
@@ -151,6 +159,15 @@ pub enum Error {
     /// A command that asks the cluster.
     #[error(transparent)]
     Cluster(cluster::Error),
+    /// `bundle`.
+    #[error(transparent)]
+    Archive(bundle::Error),
+    /// kubectl does not run.
+    #[error("run kubectl: it has to be in the PATH")]
+    Kubectl {
+        /// The cause.
+        source: std::io::Error,
+    },
     /// What came before the end cannot be printed.
     #[error("write the output")]
     Output(#[source] std::io::Error),
@@ -163,7 +180,7 @@ impl Error {
     /// How the program ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Explain(_) | Self::Output(_) | Self::Runtime(_) => Exit::BadInput,
+            Self::Explain(_) | Self::Archive(_) | Self::Kubectl { .. } | Self::Output(_) | Self::Runtime(_) => Exit::BadInput,
             Self::Preview(error) => error.exit(),
             Self::Show(error) => error.exit(),
             Self::Cluster(error) => error.exit(),
@@ -185,10 +202,13 @@ impl Cli {
             Command::Traces(traces) => waiting(traces.run()),
             Command::Tail(tail) => waiting(tail.run(output)),
             Command::Top(top) => waiting(top.run()),
+            Command::Ui(ui) => waiting(ui.run(output)),
+            Command::Bundle(bundle) => waiting(bundle.run(output)),
+            Command::Candidates { words } => Ok(Report::data(completion::candidates(words))),
             Command::Version => {
                 Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
             }
-            Command::Completion { shell } => Ok(Report::data(completion(*shell))),
+            Command::Completion { shell } => Ok(Report::data(completion::script(*shell))),
         }
     }
 }
@@ -210,18 +230,6 @@ fn waiting(command: impl Future<Output = Result<Report, Error>>) -> Result<Repor
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?.block_on(command)
 }
 
-fn completion(shell: Shell) -> String {
-    use clap_complete::shells;
-    let (mut command, mut script) = (Cli::command(), Vec::new());
-    let name = command.get_name().to_owned();
-    match shell {
-        Shell::Bash => clap_complete::generate(shells::Bash, &mut command, name, &mut script),
-        Shell::Zsh => clap_complete::generate(shells::Zsh, &mut command, name, &mut script),
-        Shell::Fish => clap_complete::generate(shells::Fish, &mut command, name, &mut script),
-    }
-    String::from_utf8_lossy(&script).into_owned()
-}
-
 /// An error and its causes, on one line.
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
@@ -231,6 +239,7 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn the_definitions_are_sound() {
@@ -239,19 +248,11 @@ mod tests {
 
     #[test]
     fn every_command_shows_two_examples_and_is_called_as_kubectl_calls_it() {
-        for subcommand in Cli::command().get_subcommands() {
+        for subcommand in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = reference::help(Some(subcommand.get_name()));
             let is_example = |line: &&str| line.starts_with("  kubectl ") || line.starts_with("  source <(kubectl-tracing ");
             assert!(help.lines().filter(is_example).count() >= 2, "{help}");
             assert!(help.contains("Usage: kubectl tracing "), "{help}");
-        }
-    }
-
-    #[test]
-    fn every_shell_gets_a_script_that_knows_the_commands() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let script = completion(shell);
-            assert!(["kubectl-tracing", "render", "kubernetes-version"].iter().all(|word| script.contains(word)), "{shell:?}: {script}");
         }
     }
 }

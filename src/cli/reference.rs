@@ -8,7 +8,7 @@ use super::{Cli, json, status, top, traces};
 pub fn reference() -> String {
     let mut sections = vec![help(None)];
     let command = Cli::command();
-    let names = command.get_subcommands().map(clap::Command::get_name);
+    let names = command.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name);
     sections.extend(names.map(|name| format!("## kubectl tracing {name}\n\n{}", help(Some(name)))));
     format!(
         "# kubectl tracing\n\n<!-- Generated from src/cli by `make generate`: do not edit. -->\n\n\

@@ -1,7 +1,8 @@
-//! `rollout`: watches a change, holds it, lets it go on, begins a failed one again.
+//! `rollout`: watches a change, holds it, lets it go on, takes it back, begins a failed one again.
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -10,12 +11,13 @@ use super::output::Output;
 use super::status::{Standing, condition};
 use super::{Error, Exit, Report, show};
 use crate::api::clustertracing::NodeState;
-use crate::api::{ClusterTracing, ConditionType};
+use crate::api::{ClusterTracing, ClusterTracingSpec, ConditionType};
+use crate::plan::validate;
 
 /// Between two looks: one small GET.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Watch a change of the control plane, hold it, let it go on, or begin a failed one again
+/// Watch a change of the control plane, hold it, let it go on, take it back, or begin a failed one again
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -76,6 +78,25 @@ Examples:
         #[command(flatten)]
         connection: Connection,
     },
+    /// Go back to the settings that every node carried before
+    ///
+    /// Those before the present ones, or, where these were never reached on every node, the last that were. A rollout like any other: nodes are
+    /// changed one at a time. The settings are kept in status.history of the ClusterTracing; boosts are not among them. To take tracing away
+    /// altogether, delete the ClusterTracing: every node gets its original manifests back, byte for byte.
+    #[command(after_help = "\
+Examples:
+  # What would be changed in the ClusterTracing
+  kubectl tracing rollout undo --dry-run
+
+  # Go back, and wait until every node has
+  kubectl tracing rollout undo && kubectl tracing rollout status")]
+    Undo {
+        /// Only show what would be changed in the ClusterTracing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Begin a change again that has failed or was refused
     ///
     /// Nodes that carry the requested settings are left alone: nothing is restarted for its own sake. Sets spec.rollout.restartedAt.
@@ -105,6 +126,7 @@ impl Rollout {
             Command::Resume { connection } => {
                 set(connection, json!({ "paused": false }), "goes on; kubectl tracing rollout status watches it").await
             }
+            Command::Undo { dry_run, connection } => undo(connection, *dry_run).await,
             Command::Restart { connection } => {
                 let now = Timestamp::now().strftime("%FT%TZ").to_string();
                 let said = "begins again where nodes are not as requested; kubectl tracing rollout status watches it";
@@ -118,6 +140,42 @@ async fn set(connection: &Connection, rollout: serde_json::Value, said: &str) ->
     let cluster = connection.open().await.map_err(Error::Cluster)?;
     cluster.change(&json!({ "spec": { "rollout": rollout } })).await.map_err(Error::Cluster)?;
     Ok(Report::data(format!("the rollout {said}\n")))
+}
+
+async fn undo(connection: &Connection, dry_run: bool) -> Result<Report, Error> {
+    let cluster = connection.open().await.map_err(Error::Cluster)?;
+    let mut resource = cluster.cluster_tracing().await.map_err(Error::Cluster)?;
+    let Some((spec, reached)) = before(&resource) else {
+        return Ok(Report::nothing(
+            "there is nothing to go back to: no other settings than these were carried by every node; \
+             to take tracing away, delete the ClusterTracing"
+                .to_owned(),
+        ));
+    };
+    let difference = difference(&resource.spec, &spec);
+    if dry_run {
+        return Ok(Report { notes: vec!["nothing was changed".to_owned()], ..Report::data(difference) });
+    }
+    resource.spec = spec;
+    cluster.replace(&resource).await.map_err(Error::Cluster)?;
+    let note =
+        format!("goes back to what every node carried at {}; kubectl tracing rollout status watches it", reached.0.strftime("%F %TZ"));
+    Ok(Report { notes: vec![note], ..Report::data(difference) })
+}
+
+/// The settings to go back to, and when they were reached: the latest that are other than the present ones.
+fn before(resource: &ClusterTracing) -> Option<(ClusterTracingSpec, Time)> {
+    let present = validate::kept(&resource.spec);
+    let history = &resource.status.as_ref()?.history;
+    history
+        .iter()
+        .find(|reached| reached.spec != present)
+        .and_then(|reached| Some((serde_json::from_str(&reached.spec).ok()?, reached.time.clone())))
+}
+
+fn difference(present: &ClusterTracingSpec, before: &ClusterTracingSpec) -> String {
+    let [present, before] = [present, before].map(|spec| serde_yaml::to_string(spec).unwrap_or_default());
+    similar::TextDiff::from_lines(&present, &before).unified_diff().header("spec, as it is", "spec, to go back to").to_string()
 }
 
 /// Until the change has ended.

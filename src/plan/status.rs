@@ -13,7 +13,7 @@ use super::observed::Observed;
 use super::regression;
 use super::report::{Done, NodeReport, Progress, Report, Stand, invalid_message};
 use super::validate::{Goal, Invalid, Receiver, Validated};
-use crate::api::clustertracing::{CollectorStatus, ComponentSpans, NodeComponentStatus, NodeState, NodeStatus};
+use crate::api::clustertracing::{CollectorStatus, ComponentSpans, NodeComponentStatus, NodeState, NodeStatus, ReachedSpec};
 use crate::api::condition::{NewCondition, merge_conditions};
 use crate::api::node_tracing::{ComponentStatus, OutcomeResult, TracingFound};
 use crate::api::{ClusterTracing, ClusterTracingStatus, ComponentName, ConditionType, Reason, RolloutMode, State};
@@ -33,7 +33,9 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
     ]);
     conditions.extend([spans_flowing(v, o), kubeadm::upgrade_safe(v, o, &plan.kubeadm)]);
     let loss = (Aim::new(v) == Aim::Collectors).then_some(o.flow.loss);
+    let reached = v.goal == Goal::Trace && matches!(report.progress, Progress::Done(Done::AsRequested | Done::Disabled));
     ClusterTracingStatus {
+        history: if reached { history(&o.status.history, v, now) } else { o.status.history.clone() },
         observed_generation: Some(v.generation),
         conditions: merge_conditions(&o.status.conditions, &conditions, v.generation, now),
         revision: Some(v.target(true).revision),
@@ -50,6 +52,18 @@ pub fn status(v: &Validated, o: &Observed, plan: &Plan, now: Timestamp) -> Clust
         }),
     }
 }
+
+/// What was reached, with `v` in front. The same spec again is not news.
+fn history(before: &[ReachedSpec], v: &Validated, now: Timestamp) -> Vec<ReachedSpec> {
+    if before.first().is_some_and(|last| last.spec == v.kept) {
+        return before.to_vec();
+    }
+    let reached = ReachedSpec { generation: v.generation, time: Time(now), spec: v.kept.clone() };
+    std::iter::once(reached).chain(before.iter().take(HISTORY - 1).cloned()).collect()
+}
+
+/// Specs that are kept: this one, and the one to go back to.
+const HISTORY: usize = 2;
 
 /// The status of a spec that cannot be used: what was in force stays told, and the rest is not known.
 pub fn invalid_status(resource: &ClusterTracing, invalid: &Invalid, now: Timestamp) -> ClusterTracingStatus {

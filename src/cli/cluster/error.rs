@@ -95,6 +95,11 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// There is no web page beside the exporters' back ends.
+    #[error(
+        "no Service with port 16686 or 3000 in the namespaces of the exporters' back ends: name one with --service NAMESPACE/NAME:PORT"
+    )]
+    NoPage,
     /// Anything else that the API server refuses, in its own words.
     #[error("{action}: {message}")]
     Refused {
@@ -110,7 +115,7 @@ impl Error {
     pub(in crate::cli) fn exit(&self) -> Exit {
         match self {
             Self::Kubeconfig { .. } | Self::StoreQuestion { .. } | Self::Refused { .. } => Exit::BadInput,
-            Self::NotInstalled { .. } | Self::NoResource => Exit::Findings,
+            Self::NotInstalled { .. } | Self::NoResource | Self::NoPage => Exit::Findings,
             _ => Exit::Unreachable,
         }
     }

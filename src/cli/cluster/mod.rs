@@ -5,6 +5,7 @@ mod operator;
 mod trace_store;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -43,6 +44,16 @@ pub(super) struct Cluster {
 }
 
 impl Connection {
+    /// kubectl, for the same cluster.
+    pub(super) fn kubectl(&self) -> Command {
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(self.context.iter().flat_map(|context| ["--context", context]));
+        if let Some(kubeconfig) = &self.kubeconfig {
+            kubectl.arg("--kubeconfig").arg(kubeconfig);
+        }
+        kubectl
+    }
+
     /// Reads the kubeconfig. Nothing is sent yet.
     pub(super) async fn open(&self) -> Result<Cluster, Error> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };

@@ -1,7 +1,7 @@
 //! The operator's own resources.
 
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::Value;
 
 use super::{Cluster, Error};
@@ -29,5 +29,13 @@ impl Cluster {
         let api = Api::<ClusterTracing>::all(self.client.clone());
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         api.patch(SINGLETON, &params, &Patch::Merge(patch)).await.map_err(|error| Error::of_ours("change the ClusterTracing", error))
+    }
+
+    /// Writes the one ClusterTracing as it is here; refused when somebody else has written it since it was read.
+    pub(in crate::cli) async fn replace(&self, resource: &ClusterTracing) -> Result<(), Error> {
+        let api = Api::<ClusterTracing>::all(self.client.clone());
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let replaced = api.replace(SINGLETON, &params, resource).await;
+        replaced.map(drop).map_err(|error| Error::of_ours("replace the ClusterTracing", error))
     }
 }

@@ -14,7 +14,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::clustertracing::{RolloutSpec, SingleNodeDowntime};
 use crate::api::node_tracing::{ComponentSettings, ReceiverKind};
-use crate::api::{self, ClusterTracing, NodeSettings, RolloutMode, State, Target};
+use crate::api::{self, ClusterTracing, ClusterTracingSpec, NodeSettings, RolloutMode, State, Target};
 use receiver::receiver;
 
 pub use receiver::{Collector, Endpoint, Exporter, ExporterTls, Gateway, Proxy, Queue, Receiver};
@@ -41,6 +41,8 @@ pub struct Validated {
     pub uid: String,
     /// Whether the finalizer is there.
     pub has_finalizer: bool,
+    /// The spec as the status's history keeps it.
+    pub kept: String,
     /// Trace, or take everything back.
     pub goal: Goal,
     /// What kube-apiserver gets on selected nodes.
@@ -204,6 +206,7 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
     Ok(Validated {
         generation: meta.generation.unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
+        kept: kept(spec),
         has_finalizer: meta.finalizers.iter().flatten().any(|f| f == api::FINALIZER),
         goal,
         kube_api_server: ComponentSettings {
@@ -247,6 +250,14 @@ pub fn validate(resource: &ClusterTracing, installation: &Installation) -> Resul
         },
         installation: installation.clone(),
     })
+}
+
+/// A spec as JSON, without what nobody wants back: that it was held, begun again, or another one for a while.
+pub fn kept(spec: &ClusterTracingSpec) -> String {
+    let rollout = RolloutSpec { paused: false, restarted_at: None, ..spec.rollout.clone() };
+    let spec = ClusterTracingSpec { boost: None, rollout, ..spec.clone() };
+    // of fields with texts for keys
+    serde_json::to_string(&spec).unwrap_or_default()
 }
 
 fn goal(resource: &ClusterTracing) -> Goal {
