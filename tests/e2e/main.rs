@@ -17,6 +17,7 @@ mod gates;
 mod gateway;
 mod mistakes;
 mod own_traces;
+mod plugin;
 mod redaction;
 mod restarts;
 mod rotation;

@@ -17,6 +17,7 @@ use crate::flow;
 use crate::gates;
 use crate::mistakes::Mistake;
 use crate::own_traces;
+use crate::plugin;
 use crate::redaction;
 use crate::rotation;
 use crate::support::availability::Watch;
@@ -55,6 +56,9 @@ pub(crate) async fn run(shape: Shape) {
     step("3 nodes: a rotated certificate restarts nothing", async || scenario.certificate_rotates().await).await;
     step("3 nodes: no name leaves its node", async || scenario.names_stay().await).await;
     step("3 nodes: a request through a mutating webhook is one trace", async || scenario.webhook_is_in_the_trace().await).await;
+    step("3 nodes: kubectl tracing shows a good cluster", async || plugin::shows_a_good_cluster(&scenario.cluster).await).await;
+    step("3 nodes: kubectl tracing names a slow webhook", async || scenario.slow_webhook_is_named().await).await;
+    step("3 nodes: kubectl tracing names a slow etcd member", async || scenario.slow_member_is_named().await).await;
     step("3 nodes: another rate restarts all API servers and no etcd member", async || scenario.rate_changes().await).await;
     step("3 nodes: a collector that would not work replaces none that does", async || scenario.collector_mistakes_replace_nothing().await)
         .await;
@@ -147,6 +151,14 @@ impl Scenario {
         let trace = checks::until_trace(&self.jaeger, &parent, &expected).await;
         note(&format!("create a Pod:\n{}", trace.tree()));
         webhook.remove(&self.cluster, client).await;
+    }
+
+    async fn slow_webhook_is_named(&self) {
+        plugin::names_a_slow_webhook(&self.cluster, &self.super_administrator).await;
+    }
+
+    async fn slow_member_is_named(&self) {
+        plugin::names_a_slow_member(&self.cluster, &self.super_administrator).await;
     }
 
     async fn rate_changes(&self) {

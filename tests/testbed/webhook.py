@@ -3,6 +3,7 @@
 
 It annotates the objects that it is shown, and continues the API server's trace: one span for each request, with the parent of the request's
 `traceparent` header, sent as OTLP/HTTP JSON to OTLP_HTTP/v1/traces. What a webhook with an OpenTelemetry library does, without one.
+An object's annotation demo.clustertracing.dev/seconds is how long it takes for its answer.
 With URL it asks an API server back within each request, in the same trace: as IDENTITY (a file with certificate and key), trusting CA.
 """
 import base64
@@ -80,6 +81,8 @@ def main(address, port, certificate, key, otlp, *back):
             parent, own = sampled_parent(self.headers.get("traceparent")), secrets.token_hex(8)
             if parent and ask_back:
                 ask_back(parent[0], own)
+            annotations = review["request"]["object"]["metadata"].get("annotations", {})
+            time.sleep(float(annotations.get("demo.clustertracing.dev/seconds", 0)))
             body = json.dumps(review_response(review)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")

@@ -125,6 +125,14 @@ impl Cluster {
         self.output(&[&["kubectl"], arguments].concat())
     }
 
+    /// How `kubectl tracing` ends, with the administrator's rights, and what it prints: exit code, standard output, standard error.
+    pub(crate) fn kubectl_tracing(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let arguments = [&["plugin", env!("CARGO_BIN_EXE_kubectl-tracing")], arguments].concat();
+        let ended = self.command(&arguments).output().expect("cluster.sh can be started");
+        let [printed, errors] = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (ended.status.code(), printed, errors)
+    }
+
     /// Jaeger on the host: `start` or `stop`.
     pub(crate) fn jaeger(&self, verb: &str) {
         self.script(&["jaeger", verb]);
