@@ -2,6 +2,7 @@
 
 use clap::CommandFactory;
 
+use super::trace::document;
 use super::{Cli, json, status, top, traces};
 
 /// Every command's help, as Markdown.
@@ -23,6 +24,7 @@ pub fn schemas() -> Vec<(&'static str, String)> {
     vec![
         ("status.json", json::schema::<status::Document>()),
         ("top.json", json::schema::<top::Summary>()),
+        ("trace.json", json::schema::<document::Document>()),
         ("traces.json", json::schema::<traces::List>()),
     ]
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use super::cluster::{Cluster, Connection};
+use super::cluster::{self, Cluster, Connection};
 use super::output::Output;
 use super::status::{Standing, condition};
 use super::{Error, Exit, Report, show};
@@ -121,25 +121,35 @@ impl Rollout {
                 watch(&cluster, *timeout, output).await
             }
             Command::Pause { connection } => {
-                set(connection, json!({ "paused": true }), "held: a node whose change has begun finishes it, no other begins").await
+                set(connection, json!({ "paused": true })).await?;
+                Ok(done("is held: a node whose change has begun finishes it, no other begins"))
             }
             Command::Resume { connection } => {
-                set(connection, json!({ "paused": false }), "goes on; kubectl tracing rollout status watches it").await
+                set(connection, json!({ "paused": false })).await?;
+                Ok(done("goes on; kubectl tracing rollout status watches it"))
             }
             Command::Undo { dry_run, connection } => undo(connection, *dry_run).await,
             Command::Restart { connection } => {
                 let now = Timestamp::now().strftime("%FT%TZ").to_string();
                 let said = "begins again where nodes are not as requested; kubectl tracing rollout status watches it";
-                set(connection, json!({ "restartedAt": now }), said).await
+                let changed = set(connection, json!({ "restartedAt": now })).await?;
+                if changed.spec.rollout.restarted_at.is_none() {
+                    let field = "spec.rollout.restartedAt";
+                    return Err(Error::Cluster(cluster::Error::OldOperator { action: "begin the rollout again".to_owned(), field }));
+                }
+                Ok(done(said))
             }
         }
     }
 }
 
-async fn set(connection: &Connection, rollout: serde_json::Value, said: &str) -> Result<Report, Error> {
+async fn set(connection: &Connection, rollout: serde_json::Value) -> Result<ClusterTracing, Error> {
     let cluster = connection.open().await.map_err(Error::Cluster)?;
-    cluster.change(&json!({ "spec": { "rollout": rollout } })).await.map_err(Error::Cluster)?;
-    Ok(Report::data(format!("the rollout {said}\n")))
+    cluster.change(&json!({ "spec": { "rollout": rollout } })).await.map_err(Error::Cluster)
+}
+
+fn done(said: &str) -> Report {
+    Report::data(format!("the rollout {said}\n"))
 }
 
 async fn undo(connection: &Connection, dry_run: bool) -> Result<Report, Error> {

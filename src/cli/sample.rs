@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::cluster::Connection;
+use super::cluster::{self, Connection};
 use super::output::Output;
 use super::status::rate;
 use super::{Error, Report, rollout, show};
@@ -82,7 +82,10 @@ impl Sample {
                 )
             }
         };
-        cluster.change(&json!({ "spec": patch })).await.map_err(Error::Cluster)?;
+        let changed = cluster.change(&json!({ "spec": patch })).await.map_err(Error::Cluster)?;
+        if self.duration.is_some() && changed.spec.boost.is_none() {
+            return Err(Error::Cluster(cluster::Error::OldOperator { action: "set the sampling rate".to_owned(), field: "spec.boost" }));
+        }
         if !self.wait {
             return Ok(Report::data(said));
         }

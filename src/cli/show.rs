@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cluster::{self, Connection};
-use super::trace::critical;
 use super::trace::draw::{Options, draw};
 use super::trace::model::{self, Trace};
 use super::trace::tree::{self, Filter, Tree};
-use super::{Exit, Palette, Report};
+use super::trace::{critical, document};
+use super::{Exit, Palette, Report, json};
 use crate::api::telemetry::TraceId;
 
 /// Draw a trace as a waterfall, with what the request waited for
@@ -36,7 +36,8 @@ pub(super) struct Show {
     source: PathBuf,
     #[command(flatten)]
     look: Look,
-    /// Instead of a picture, the spans: otlp is OTLP/JSON, which other tools and this one read
+    /// Instead of a picture, the spans: otlp is OTLP/JSON, which other tools and this one read; json has what the picture shows, one document
+    /// for each trace, as docs/schema/trace.json describes it
     #[arg(short = 'o', long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
     #[command(flatten)]
@@ -48,6 +49,8 @@ pub(super) struct Show {
 enum Format {
     /// OTLP/JSON.
     Otlp,
+    /// What the picture shows.
+    Json,
 }
 
 /// How a trace is drawn, and what of it.
@@ -126,6 +129,13 @@ impl Show {
         }
         if self.output == Some(Format::Otlp) {
             return Ok(Report::data(String::from_utf8_lossy(&bytes).trim_end().to_owned() + "\n"));
+        }
+        if self.output == Some(Format::Json) {
+            let document = |trace: &Trace| {
+                let tree = Tree::new(trace);
+                json::document(document::document(&tree, critical::path(&tree).as_ref()))
+            };
+            return Ok(Report::data(traces.iter().map(document).collect()));
         }
         let drawn: Vec<_> = traces.iter().map(|trace| self.look.drawn(trace, &hosts, palette)).collect();
         Ok(Report::data(drawn.join("\n")))

@@ -100,6 +100,14 @@ pub enum Error {
         "no Service with port 16686 or 3000 in the namespaces of the exporters' back ends: name one with --service NAMESPACE/NAME:PORT"
     )]
     NoPage,
+    /// The API server has dropped a field that its definition does not have.
+    #[error("{action}: the cluster's ClusterTracing knows no {field}: the operator is older than this program ({}); upgrade it, or use its own", env!("CARGO_PKG_VERSION"))]
+    OldOperator {
+        /// What was asked.
+        action: String,
+        /// The field.
+        field: &'static str,
+    },
     /// Anything else that the API server refuses, in its own words.
     #[error("{action}: {message}")]
     Refused {
@@ -115,7 +123,7 @@ impl Error {
     pub(in crate::cli) fn exit(&self) -> Exit {
         match self {
             Self::Kubeconfig { .. } | Self::StoreQuestion { .. } | Self::Refused { .. } => Exit::BadInput,
-            Self::NotInstalled { .. } | Self::NoResource | Self::NoPage => Exit::Findings,
+            Self::NotInstalled { .. } | Self::NoResource | Self::NoPage | Self::OldOperator { .. } => Exit::Findings,
             _ => Exit::Unreachable,
         }
     }

@@ -10,8 +10,10 @@
 //! - [`name`]: what a person calls a span of kube-apiserver or etcd.
 //! - [`critical`]: what the request waited for.
 //! - [`draw`]: the waterfall.
+//! - [`document`]: the same for programs.
 
 pub mod critical;
+pub mod document;
 pub mod draw;
 pub mod model;
 pub mod name;
