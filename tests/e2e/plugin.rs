@@ -74,7 +74,7 @@ pub(crate) async fn names_a_slow_webhook(cluster: &Cluster, super_administrator:
         let (code, printed, errors) = cluster.kubectl_tracing(&["request", "--", "create", "-f", &path]);
         let took = begun.elapsed();
         cluster.kubectl(&["delete", "pod", "slow", "--now", "--ignore-not-found"]);
-        if code == Some(0) && printed.contains("webhook mutate.e2e.clustertracing.dev") {
+        if code == Some(0) && errors.contains("webhook mutate.e2e.clustertracing.dev") {
             Ok(format!("{printed}{errors}in {took:.1?}"))
         } else {
             Err(format!("{code:?}: {printed}{errors}"))
