@@ -230,10 +230,16 @@ fn waiting(command: impl Future<Output = Result<Report, Error>>) -> Result<Repor
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?.block_on(command)
 }
 
-/// An error and its causes, on one line.
+/// An error and its causes, on one line. Some libraries say the cause's words themselves: they are said once.
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    chain.collect::<Vec<_>>().join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut told: Vec<String> = Vec::new();
+    for words in chain {
+        if told.last().is_none_or(|last| !last.ends_with(&words)) {
+            told.push(words);
+        }
+    }
+    told.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -176,11 +176,11 @@ async fn undo(connection: &Connection, dry_run: bool) -> Result<Report, Error> {
 /// The settings to go back to, and when they were reached: the latest that are other than the present ones.
 fn before(resource: &ClusterTracing) -> Option<(ClusterTracingSpec, Time)> {
     let present = validate::kept(&resource.spec);
-    let history = &resource.status.as_ref()?.history;
-    history
-        .iter()
-        .find(|reached| reached.spec != present)
-        .and_then(|reached| Some((serde_json::from_str(&reached.spec).ok()?, reached.time.clone())))
+    let history = resource.status.iter().flat_map(|status| &status.history);
+    // read anew, as another version of the operator may have written it
+    let mut read =
+        history.filter_map(|reached| Some((serde_json::from_str::<ClusterTracingSpec>(&reached.spec).ok()?, reached.time.clone())));
+    read.find(|(spec, _)| validate::kept(spec) != present)
 }
 
 fn difference(present: &ClusterTracingSpec, before: &ClusterTracingSpec) -> String {

@@ -110,7 +110,7 @@ mod tests {
             .map(|path| std::fs::read_to_string(path).unwrap())
             .unwrap();
         let node = json!({
-            "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing", "metadata": {"name": "cp-1"}, "spec": {},
+            "apiVersion": "clustertracing.dev/v1alpha1", "kind": "NodeTracing", "metadata": {"name": "cp-1"}, "spec": {"nodeUid": "x"},
             "status": {"components": [{"name": "kube-apiserver", "manifest": "kube-apiserver.yaml", "manifestText": text, "tracing": "Ours", "healthy": true}]},
         });
         let node: NodeTracing = serde_json::from_value(node).unwrap();

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use kube::config::KubeconfigError;
+use kube::core::Status;
 
 use crate::api::{GROUP, SINGLETON};
 use crate::cli::Exit;
@@ -140,7 +141,7 @@ impl Error {
             kube::Error::Api(status) => {
                 let message = status.message.trim().to_owned();
                 match status.code {
-                    401 => Self::Forbidden { action, message: "your credentials are not valid, or not any more".to_owned() },
+                    401 => Self::unauthorized(action),
                     403 => Self::Forbidden { action, message },
                     _ => Self::Refused { action, message },
                 }
@@ -160,31 +161,30 @@ impl Error {
         }
     }
 
-    /// The same of a request to the trace store through the API server's service proxy. Its own refusals come as JSON with an `error`.
-    pub(super) fn of_store(namespace: &str, error: kube::Error) -> Self {
+    /// Says what an answer means that came from the trace store, or from the API server's service proxy before it. The store's own refusals are
+    /// JSON with an `error`.
+    pub(super) fn of_store(namespace: &str, status: StatusCode, body: &str) -> Self {
         let namespace = namespace.to_owned();
-        match error {
-            kube::Error::Api(status) => {
-                let message = told_by_store(&status.message).unwrap_or_else(|| status.message.trim().to_owned());
-                let is_service = status.details.as_ref().is_some_and(|details| details.kind == "services");
-                match status.code {
-                    403 => Self::StoreForbidden { namespace, message },
-                    404 if is_service => Self::NoStore { namespace },
-                    400 | 404 => Self::StoreQuestion { message },
-                    401 => Self::Forbidden { action: "read the trace store".to_owned(), message },
-                    _ => Self::StoreAway { namespace, message },
-                }
-            }
-            error => Self::of("read the trace store", error),
+        if let Ok(Told { error: message }) = serde_json::from_str(body) {
+            return Self::StoreQuestion { message };
         }
+        let said = serde_json::from_str::<Status>(body).unwrap_or_default();
+        let message = if said.message.is_empty() { body.trim().to_owned() } else { said.message };
+        match status {
+            StatusCode::UNAUTHORIZED => Self::unauthorized("read the trace store"),
+            StatusCode::FORBIDDEN => Self::StoreForbidden { namespace, message },
+            StatusCode::NOT_FOUND => Self::NoStore { namespace },
+            _ => Self::StoreAway { namespace, message },
+        }
+    }
+
+    fn unauthorized(action: impl Into<String>) -> Self {
+        Self::Forbidden { action: action.into(), message: "your credentials are not valid, or not any more".to_owned() }
     }
 }
 
-/// `{"error": "…"}`
-fn told_by_store(body: &str) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Told {
-        error: String,
-    }
-    serde_json::from_str::<Told>(body).ok().map(|told| told.error)
+/// How the trace store refuses.
+#[derive(serde::Deserialize)]
+struct Told {
+    error: String,
 }

@@ -64,6 +64,8 @@ impl Connection {
         let kubeconfig = |source| Error::Kubeconfig { source };
         let mut config = Config::from_custom_kubeconfig(read.map_err(kubeconfig)?, &options).await.map_err(kubeconfig)?;
         config.connect_timeout = Some(CONNECT_WITHIN);
+        // a person is told at once, and can ask again
+        config.default_retry = false;
         let client = Client::try_from(config.clone()).map_err(|source| Error::Client { source })?;
         Ok(Cluster { client, config, namespace: self.operator_namespace.clone() })
     }

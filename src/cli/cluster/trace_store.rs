@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
+use kube::client::Body;
 use serde::{Deserialize, Serialize};
 
 use super::{Cluster, Error};
@@ -80,10 +82,14 @@ impl Query {
 impl Cluster {
     /// A GET of the trace store: its answer's body.
     pub(in crate::cli) async fn ask_store(&self, path: &str) -> Result<String, Error> {
+        let failed = |error| Error::of("read the trace store", error);
         let url = format!("/api/v1/namespaces/{}/services/clustertracing-store:http/proxy{path}", self.namespace);
-        let request =
-            http::Request::get(url).body(Vec::new()).map_err(|source| Error::of_store(&self.namespace, kube::Error::HttpError(source)))?;
-        self.client.request_text(request).await.map_err(|error| Error::of_store(&self.namespace, error))
+        let request = http::Request::get(url).body(Body::empty()).map_err(|error| failed(kube::Error::HttpError(error)))?;
+        let answer = self.client.send(request).await.map_err(failed)?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(failed)?.to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() { Ok(body) } else { Err(Error::of_store(&self.namespace, status, &body)) }
     }
 
     /// The traces that meet `query`, the latest first.

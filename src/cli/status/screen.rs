@@ -97,13 +97,14 @@ fn component(component: Option<&NodeComponentStatus>) -> Vec<String> {
 
 fn receiver(resource: &ClusterTracing) -> String {
     let spec = &resource.spec.collector;
+    let nodes = resource.status.as_ref().map_or(0, |status| status.nodes.len());
     let Some(status) = resource.status.as_ref().and_then(|status| status.collector.as_ref()) else { return String::new() };
     let mode = match spec.mode {
         CollectorMode::Node => "on each node",
         CollectorMode::Gateway => "on each node, and a gateway",
         CollectorMode::External => "somebody else's",
     };
-    let ready = status.ready_nodes.map_or(String::new(), |ready| format!(", Ready on {ready} nodes"));
+    let ready = status.ready_nodes.map_or(String::new(), |ready| format!(", Ready on {ready} of {nodes} nodes"));
     let loss = match (status.span_loss, status.span_loss_per_million) {
         (Some(SpanLoss::Within), _) => ", less than 1 % of spans lost".to_owned(),
         (Some(SpanLoss::Exceeded), Some(lost)) => format!(", {} of spans lost", rate::told(lost)),
