@@ -167,6 +167,7 @@ async fn undo(connection: &Connection, dry_run: bool) -> Result<Report, Error> {
         return Ok(Report { notes: vec!["nothing was changed".to_owned()], ..Report::data(difference) });
     }
     resource.spec = spec;
+    resource.status = None;
     cluster.replace(&resource).await.map_err(Error::Cluster)?;
     let note =
         format!("goes back to what every node carried at {}; kubectl tracing rollout status watches it", reached.0.strftime("%F %TZ"));
