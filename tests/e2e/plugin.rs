@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::checks;
 use crate::support::clients::{Access, get};
 use crate::support::cluster::Cluster;
+use crate::support::operator::Operator;
 use crate::support::process;
 use crate::support::step::note;
 use crate::support::traceparent::Traceparent;
@@ -14,6 +16,8 @@ use crate::support::webhook::{self, Webhook};
 
 /// From the end of a request to all of its spans in the trace store: the API servers' and etcd's batches of 5 s, and the collectors' own.
 const STORED: Duration = Duration::from_secs(30);
+/// A boost of a minute, and the change at its end.
+const ENDED: Duration = Duration::from_mins(4);
 /// What the webhook takes for its answer.
 const SECONDS: &str = "1.7";
 
@@ -49,6 +53,24 @@ pub(crate) async fn shows_a_good_cluster(cluster: &Cluster) {
     .await;
     let id = traces[0]["traceId"].as_str().expect("a trace has an id");
     assert!(told(cluster, &["show", id]).contains("etcd"));
+}
+
+/// From 25 %: a rate that ends by itself, a change that is taken back, and 25 % again.
+pub(crate) async fn changes_the_rate(cluster: &Cluster, operator: &Operator) {
+    told(cluster, &["sample", "100%", "--for", "1m", "--wait"]);
+    checks::assert_traced(cluster, 1_000_000);
+    let back = until("the rate goes back by itself", ENDED, async || {
+        let status = operator.get().await?.status.unwrap_or_default();
+        if status.sampling_rate_per_million == Some(250_000) { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+    back.await;
+    operator.until_ready().await;
+    checks::assert_traced(cluster, 250_000);
+    note(&told(cluster, &["rollout", "undo"]));
+    told(cluster, &["rollout", "status", "--timeout", "3m"]);
+    checks::assert_traced(cluster, 10_000);
+    told(cluster, &["sample", "25%", "--wait"]);
+    checks::assert_traced(cluster, 250_000);
 }
 
 /// A slow webhook is what a request waits for.

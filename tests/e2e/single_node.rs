@@ -9,7 +9,7 @@ use crate::support::kubeadm;
 use crate::support::operator::{Operator, at_rate, sample};
 use crate::support::process;
 use crate::support::step::step;
-use crate::{bad_change, break_glass, checks, dead_collector, drift, gateway, restarts, upgrade};
+use crate::{bad_change, break_glass, checks, dead_collector, drift, gateway, plugin, restarts, upgrade};
 
 /// With `to`, the traced cluster is upgraded by kubeadm.
 pub(crate) async fn run(shape: Shape, to: Option<Shape>) {
@@ -44,6 +44,10 @@ pub(crate) async fn run(shape: Shape, to: Option<Shape>) {
     })
     .await;
     if shape.kubernetes.starts_with("1.34") {
+        step(&name("kubectl tracing changes the rate for a while, and takes a change back"), async || {
+            plugin::changes_the_rate(&cluster, &operator).await;
+        })
+        .await;
         step(&name("a gateway comes and goes, and restarts no component"), async || {
             gateway::comes_and_goes(&cluster, &administrator, &operator, &jaeger, 250_000).await;
         })

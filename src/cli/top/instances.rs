@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::figures::Spread;
+use super::figures::{Spread, percentile};
 use super::is_answered;
 use crate::cli::trace::name;
 use crate::cli::trace::tree::Tree;
 
-/// Operations of a kind that are compared: on the instance, and on the others.
-const ENOUGH: usize = 5;
+/// Operations of a kind that are compared, at the least: on the instance, and on the others.
+const ENOUGH: usize = 10;
+/// What is compared, in percent: what most operations do not exceed. An instance that gets too little of its processor or disk serves many as
+/// fast as the others do, and lets some wait: their median tells nothing.
+const COMPARED: usize = 90;
 /// So many times slower is called slow.
 const SLOW: f64 = 2.0;
 
@@ -25,8 +28,8 @@ pub(in crate::cli) struct Instance {
     /// How long it took for what it was asked.
     #[serde(flatten)]
     pub spread: Spread,
-    /// How many times as long as the other instances of its component it takes for the same operations, by their medians; absent where it
-    /// has no operation of which there are 5 here and 5 elsewhere.
+    /// How many times as long as the other instances of its component it takes for the same operations, by what nine of ten do not exceed;
+    /// absent where it has no operation of which there are 10 here and 10 elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_the_others: Option<f64>,
     /// So many of its operations were compared.
@@ -75,7 +78,7 @@ fn compare<'a, I: Iterator<Item = &'a Operations>>(here: &Operations, others: im
     for (operation, nanos) in here {
         let elsewhere: Vec<u64> = others().filter_map(|operations| operations.get(operation)).flatten().copied().collect();
         if nanos.len() >= ENOUGH && elsewhere.len() >= ENOUGH {
-            let times = median(nanos.clone()) / median(elsewhere);
+            let times = most(nanos.clone()) / most(elsewhere);
             logarithms += times.ln() * as_f64(nanos.len());
             compared += nanos.len();
         }
@@ -84,9 +87,10 @@ fn compare<'a, I: Iterator<Item = &'a Operations>>(here: &Operations, others: im
     (times.map(|times| (times * 100.0).round() / 100.0), compared)
 }
 
-/// In microseconds, and never nothing.
-fn median(nanos: Vec<u64>) -> f64 {
-    let micros = (Spread::of(nanos).p50_nanos / 1000).max(1);
+/// What most of them do not exceed: in microseconds, and never nothing.
+fn most(mut nanos: Vec<u64>) -> f64 {
+    nanos.sort_unstable();
+    let micros = (percentile(&nanos, COMPARED) / 1000).max(1);
     f64::from(u32::try_from(micros).unwrap_or(u32::MAX))
 }
 
@@ -107,12 +111,15 @@ mod tests {
         let other = mk_operations(&[("Txn", 1_000, 50), ("Range", 200, 50), ("Compact", 10, 1)]);
         for (what, here, expected) in [
             ("the same", mk_operations(&[("Txn", 1_000, 50), ("Range", 200, 50)]), (Some(1.0), 100)),
-            ("twice and eight times as long, as often", mk_operations(&[("Txn", 2_000, 9), ("Range", 1_600, 9)]), (Some(4.0), 18)),
-            ("another mixture of the same", mk_operations(&[("Txn", 1_000, 99), ("Range", 200, 5)]), (Some(1.0), 104)),
-            ("too few", mk_operations(&[("Txn", 9_000, 4)]), (None, 0)),
+            ("twice and eight times as long, as often", mk_operations(&[("Txn", 2_000, 12), ("Range", 1_600, 12)]), (Some(4.0), 24)),
+            ("another mixture of the same", mk_operations(&[("Txn", 1_000, 99), ("Range", 200, 10)]), (Some(1.0), 109)),
+            ("too few", mk_operations(&[("Txn", 9_000, 9)]), (None, 0)),
             ("what nobody else does", mk_operations(&[("Delete", 9_000, 40), ("Compact", 900, 40)]), (None, 0)),
         ] {
             assert_eq!(compare(&here, || std::iter::once(&other)), expected, "{what}");
         }
+        let mut limping = mk_operations(&[("Txn", 1_000, 85)]);
+        limping.entry("Txn".to_owned()).or_default().extend([100_000_000; 15]);
+        assert_eq!(compare(&limping, || std::iter::once(&other)), (Some(100.0), 100), "some wait for the processor");
     }
 }
