@@ -6,7 +6,7 @@ HELM_VERSION := 4.3.1
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/tools/bin/cargo-deny
 SCRIPTS := $(wildcard tests/*.sh tests/testbed/*.sh config/*.sh .ci/run)
-GENERATED := docs/reasons.md docs/versions.md docs/platforms.md docs/redaction.md docs/kubectl-tracing.md docs/schema crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
+GENERATED := docs/reasons.md docs/versions.md docs/platforms.md docs/redaction.md docs/kubectl-tracing.md docs/checks.md docs/schema crds config/crd config/rbac config/manager charts/clustertracing/templates/crds
 export TESTBED_CACHE := $(CACHE)
 
 .PHONY: help

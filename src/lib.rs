@@ -44,6 +44,7 @@
 //! | change what the collector does | [`plan::collector`] | `tests/collector/`, `tests/collector_runs/` |
 //! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs/redaction.rs` |
 //! | add a command of the plugin, or an example | [`cli`]; `make generate` writes docs/kubectl-tracing.md | a folder in `tests/cli/cases/` |
+//! | add a check of `kubectl tracing check` | `cli::check`: an entry of `catalog`, its decision in `decide`, its reasons in `reasons`; `make generate` | `tests/check/` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
 //! | change what a span is called, or which step its time is told under | [`cli::trace::name`] | its tests, `tests/waterfall/` |
 //! | change how a trace is drawn | [`cli::trace::draw`] (how), [`cli::trace::tree::view`] (what of it) | `tests/waterfall/` |

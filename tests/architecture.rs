@@ -39,6 +39,11 @@ const PURE_FILES: &[&str] = &[
     "agent/watchdog.rs",
     "cli/bundle/redact.rs",
     "cli/cluster/error.rs",
+    "cli/check/catalog.rs",
+    "cli/check/facts.rs",
+    "cli/check/reasons.rs",
+    "cli/check/render.rs",
+    "cli/check/report.rs",
     "cli/explain.rs",
     "cli/json.rs",
     "cli/preview/diff.rs",
@@ -84,7 +89,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Folders of an impure module that are as pure as the pure layers.
-const PURE_FOLDERS: &[&str] = &["cli/trace/"];
+const PURE_FOLDERS: &[&str] = &["cli/check/decide/", "cli/trace/"];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,6 +1,6 @@
 //! Writes the custom resource definitions (`crds/` for `kubectl apply`, `config/crd/` for kustomize, and the chart's templates), and the
-//! references for people (`docs/reasons.md`, `docs/versions.md`, `docs/platforms.md`, `docs/redaction.md`, `docs/kubectl-tracing.md`),
-//! and the schemas of what the plugin prints for programs (`docs/schema/`).
+//! references for people (`docs/reasons.md`, `docs/versions.md`, `docs/platforms.md`, `docs/redaction.md`, `docs/kubectl-tracing.md`,
+//! `docs/checks.md`), and the schemas of what the plugin prints for programs (`docs/schema/`).
 //!
 //! `make generate` runs it, `make verify-generated` proves that nothing was edited by hand or forgotten.
 //! One argument may name another root folder than this package's.
@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write(&root.join("docs/redaction.md"), &redaction::reference())?;
     write(&root.join("docs/platforms.md"), &component::owner::platforms())?;
     write(&root.join("docs/kubectl-tracing.md"), &cli::reference())?;
+    write(&root.join("docs/checks.md"), &cli::checks_reference())?;
     for (file, schema) in cli::schemas() {
         write(&root.join("docs/schema").join(file), &schema)?;
     }

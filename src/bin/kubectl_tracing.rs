@@ -8,8 +8,9 @@ use clustertracing::cli::{self, Cli, Output as _, Palette, Report, Terminal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let terminal =
-        Terminal { is_terminal: io::stdout().is_terminal(), no_color: std::env::var("NO_COLOR").ok(), term: std::env::var("TERM").ok() };
+    let variable = |name| std::env::var(name).ok();
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(variable).find(|value| !value.is_empty());
+    let terminal = Terminal { is_terminal: io::stdout().is_terminal(), no_color: variable("NO_COLOR"), term: variable("TERM"), locale };
     let report = cli.run(Palette::new(cli.color, &terminal), &mut Standard).unwrap_or_else(|error| Report {
         data: String::new(),
         notes: vec![format!("error: {}", cli::one_line(&error))],

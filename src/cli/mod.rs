@@ -6,6 +6,7 @@
 //! `preview` holds what shows a change before it is made, `cluster` how a cluster is asked, [`trace`] what traces are drawn from.
 
 mod bundle;
+mod check;
 mod cluster;
 mod completion;
 mod explain;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use check::reference as checks_reference;
 pub use output::Output;
 pub use reference::{reference, schemas};
 pub use style::{ColorChoice, Palette, Terminal};
@@ -69,6 +71,7 @@ enum Command {
     Diff(preview::Diff),
     Render(preview::Render),
     Explain(explain::Explain),
+    Check(check::Check),
     Status(status::Status),
     Rollout(rollout::Rollout),
     Sample(sample::Sample),
@@ -195,6 +198,7 @@ impl Cli {
             Command::Diff(diff) => waiting(diff.run(palette)),
             Command::Render(render) => render.run().map_err(Error::Preview),
             Command::Explain(explain) => explain.run().map_err(Error::Explain),
+            Command::Check(check) => waiting(check.run(palette, output)),
             Command::Status(status) => waiting(status.run(palette)),
             Command::Rollout(rollout) => waiting(rollout.run(output)),
             Command::Sample(sample) => waiting(sample.run(output)),

@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 
 use super::trace::document;
-use super::{Cli, json, status, top, traces};
+use super::{Cli, check, json, status, top, traces};
 
 /// Every command's help, as Markdown.
 pub fn reference() -> String {
@@ -22,6 +22,7 @@ pub fn reference() -> String {
 /// The schemas of what commands print with `-o json`, by file name below `docs/schema`.
 pub fn schemas() -> Vec<(&'static str, String)> {
     vec![
+        ("check.json", json::schema::<check::report::CheckReport>()),
         ("status.json", json::schema::<status::Document>()),
         ("top.json", json::schema::<top::Summary>()),
         ("trace.json", json::schema::<document::Document>()),

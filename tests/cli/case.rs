@@ -20,6 +20,9 @@ struct Case {
     files: BTreeMap<String, Made>,
     /// What the API server answers. Without any, there is none.
     api: Option<Vec<Answer>>,
+    /// The environment.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
     /// Command lines without the program's name.
     runs: Vec<String>,
 }
@@ -54,7 +57,7 @@ pub(crate) fn check(folder: &Path) -> Option<String> {
     let api = case.api.map(|answers| ApiServer::start(dir.path(), answers));
     for line in &case.runs {
         let before = files(dir.path());
-        let ended = plugin(dir.path(), line).env("KUBECONFIG", dir.path().join(KUBECONFIG)).output().unwrap();
+        let ended = plugin(dir.path(), line).env("KUBECONFIG", dir.path().join(KUBECONFIG)).envs(&case.env).output().unwrap();
         let after = files(dir.path());
         let (stdout, stderr) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
         write!(text, "\n$ kubectl tracing {line}\n{}\n", ended.status.code().map_or("killed".to_owned(), |code| format!("exit {code}")))
