@@ -284,7 +284,7 @@ pub fn reference() -> String {
     let (conditions, reasons) = (rows(WordKind::Condition), rows(WordKind::Reason));
     format!(
         "# Conditions and reasons\n\n<!-- Generated from src/api/condition.rs by `make generate`: do not edit. -->\n\nA condition, an Event, a node's refusal and a node's outcome use the same reason. The message beside it names the object, the cause \
-         and the next command.\n\n## Conditions of a ClusterTracing\n\n| type | True means |\n| --- | --- |\n{conditions}\n## Reasons\n\n| reason | means |\n\
+         and the next command. Which check of `kubectl tracing check` a reason belongs to: [checks.md](checks.md).\n\n## Conditions of a ClusterTracing\n\n| type | True means |\n| --- | --- |\n{conditions}\n## Reasons\n\n| reason | means |\n\
          | --- | --- |\n{reasons}"
     )
 }

@@ -166,12 +166,14 @@ pub(super) fn etcd_on_nodes(facts: &Facts) -> Findings {
 
 pub(super) fn downtime(facts: &Facts) -> Findings {
     let nodes = control_plane(facts)?.len();
+    if nodes == 1 {
+        return Ok(vec![warning("the control plane is one node: the API is away for as long as each restart takes")]);
+    }
     let members = folders(facts)?.values().filter(|files| found(files).iter().any(|f| f.component == ComponentName::Etcd)).count();
-    Ok(match (nodes, members) {
-        (1, _) => vec![warning("the control plane is one node: the API is away for as long as each restart takes".to_owned())],
-        (_, 1..=NONE_TO_SPARE) => vec![warning(format!("etcd has {members} members on the nodes: it has no quorum while one restarts"))],
-        _ => vec![well(format!("{nodes} control-plane nodes, {members} members of etcd"))],
-    })
+    Ok(vec![match members {
+        1..=NONE_TO_SPARE => warning(format!("etcd has {members} members on the nodes: it has no quorum while one restarts")),
+        _ => well(format!("{nodes} control-plane nodes, {members} members of etcd")),
+    }])
 }
 
 pub(super) fn next_minor_version(facts: &Facts) -> Findings {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::SignedDuration;
 use kube::CustomResourceExt as _;
 
+use super::configuration::there;
 use super::{Finding, Findings, Skip, error, warning, well};
 use crate::api::{ClusterTracing, NodeTracing, VERSION};
 use crate::cli::check::facts::{Facts, Read, Workload};
@@ -106,7 +107,7 @@ pub(super) fn agents(facts: &Facts) -> Findings {
 }
 
 pub(super) fn agent_reports(facts: &Facts) -> Findings {
-    facts.resource.known()?.as_ref().ok_or(Skip::Nothing)?;
+    there(facts)?;
     let reports: BTreeMap<&str, &NodeTracing> =
         facts.node_tracings.known()?.iter().map(|node| (node.metadata.name.as_deref().unwrap_or_default(), node)).collect();
     let nodes = facts.nodes.known()?.iter().filter(|(_, node)| node.control_plane);

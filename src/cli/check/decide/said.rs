@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::configuration::there;
 use super::{Finding, Findings, Skip, error, finding, well};
 use crate::api::clustertracing::SpanFlow;
 use crate::api::node_tracing::{OutcomeResult, Verdict};
@@ -28,7 +29,7 @@ impl Said {
 
 /// All that is said of the one ClusterTracing, each thing once.
 pub(super) fn said(facts: &Facts) -> Result<Vec<Said>, Skip> {
-    let resource = facts.resource.known()?.as_ref().ok_or(Skip::Nothing)?;
+    let resource = there(facts)?;
     // a report that cannot be read has its own check
     let node_tracings = facts.node_tracings.known().map(Vec::as_slice).unwrap_or_default();
     let mut all: Vec<Said> = of_conditions(resource).chain(of_spans(resource)).collect();
@@ -92,7 +93,7 @@ pub(super) fn findings(all: &[Said], check: Check) -> Vec<Finding> {
 
 /// What a condition says to the check that asks for it.
 pub(super) fn condition(facts: &Facts, wanted: ConditionType, check: Check) -> Findings {
-    let resource = facts.resource.known()?.as_ref().ok_or(Skip::Nothing)?;
+    let resource = there(facts)?;
     let conditions = resource.status.iter().flat_map(|status| &status.conditions);
     let Some(condition) = conditions.into_iter().find(|condition| condition.type_ == wanted.as_str()) else {
         return Ok(vec![error(format!("condition {} is not there: the controller has not looked yet", wanted.as_str()))]);
