@@ -32,13 +32,14 @@ const OTHER_NODES: u32 = 20;
 /// When nobody answers, or nobody who takes the person's credentials. What else cannot be read is a fact.
 pub(super) async fn facts(cluster: &Cluster, before: bool) -> Result<Facts, Error> {
     let server = server(cluster).await?;
-    let mut facts = Facts {
+    let (nodes, namespace_labels) = tokio::join!(nodes(cluster), namespace_labels(cluster));
+    let facts = Facts {
         now: Timestamp::now(),
         namespace: cluster.namespace.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         server,
-        nodes: nodes(cluster).await,
-        namespace_labels: namespace_labels(cluster).await,
+        nodes,
+        namespace_labels,
         pods: Read::Unasked,
         rights: Read::Unasked,
         definitions: Read::Unasked,
@@ -50,20 +51,22 @@ pub(super) async fn facts(cluster: &Cluster, before: bool) -> Result<Facts, Erro
         node_tracings: Read::Unasked,
         store: Read::Unasked,
     };
-    if before {
-        facts.pods = pods(cluster, &facts.nodes).await;
-        facts.rights = rights(cluster).await;
+    Ok(if before {
+        let (pods, rights) = tokio::join!(pods(cluster, &facts.nodes), rights(cluster));
+        Facts { pods, rights, ..facts }
     } else {
-        facts.definitions = definitions(cluster).await;
-        facts.controller = controller(cluster).await;
-        facts.agents = daemon_set(cluster, "clustertracing-agent").await;
-        facts.collectors = daemon_set(cluster, "clustertracing-collector").await;
-        facts.lease = lease(cluster).await;
-        facts.resource = resource(cluster).await;
-        facts.node_tracings = read(cluster.node_tracings().await);
-        facts.store = store(cluster).await;
-    }
-    Ok(facts)
+        let (definitions, controller, agents, collectors, lease, resource, node_tracings, store) = tokio::join!(
+            definitions(cluster),
+            controller(cluster),
+            daemon_set(cluster, "clustertracing-agent"),
+            daemon_set(cluster, "clustertracing-collector"),
+            lease(cluster),
+            resource(cluster),
+            cluster.node_tracings(),
+            store(cluster),
+        );
+        Facts { definitions, controller, agents, collectors, lease, resource, node_tracings: read(node_tracings), store, ..facts }
+    })
 }
 
 /// What was read, or why not.

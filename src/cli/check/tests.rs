@@ -58,20 +58,17 @@ fn merged(facts: &Value, change: &Value) -> Value {
 /// Nulls below the first level are taken away, and files are read.
 fn expanded(value: Value, depth: usize) -> Value {
     match value {
-        Value::Object(object) => match object.get("copy").and_then(Value::as_str) {
-            Some(path) => {
-                let replacing = object.get("replacing").and_then(Value::as_object).into_iter().flatten();
-                let text = replacing.fold(read(path), |text, (from, to)| {
-                    assert!(text.contains(from), "{path} does not contain {from:?}");
-                    text.replace(from, to.as_str().unwrap())
-                });
-                Value::String(text)
-            }
-            None => {
+        Value::Object(object) => {
+            let Some(path) = object.get("copy").and_then(Value::as_str) else {
                 let kept = object.into_iter().filter(|(_, value)| depth == 0 || !value.is_null());
-                Value::Object(kept.map(|(key, value)| (key, expanded(value, depth + 1))).collect())
-            }
-        },
+                return Value::Object(kept.map(|(key, value)| (key, expanded(value, depth + 1))).collect());
+            };
+            let replacing = object.get("replacing").and_then(Value::as_object).into_iter().flatten();
+            Value::String(replacing.fold(read(path), |text, (from, to)| {
+                assert!(text.contains(from), "{path} does not contain {from:?}");
+                text.replace(from, to.as_str().unwrap())
+            }))
+        }
         other => other,
     }
 }
@@ -135,7 +132,7 @@ fn run(name: &str, before: bool) -> (String, BTreeSet<String>) {
         let report = decide::report(&facts(merged(&file.facts, change)), before);
         let troubles = troubles(&report);
         provoked.extend(troubles.checks().map(|check| check.code.clone()));
-        text += &format!("\n# {says}\n\n{}", render::text(&troubles, palette()));
+        text += &["\n# ", says, "\n\n", &render::text(&troubles, palette())].concat();
     }
     (text, provoked)
 }
