@@ -91,7 +91,8 @@ impl Check {
     }
 
     async fn look(&self, cluster: &Cluster) -> Result<CheckReport, super::cluster::Error> {
-        Ok(decide::report(&gather::facts(cluster, self.pre).await?, self.pre))
+        // all questions at once make a large future
+        Ok(decide::report(&Box::pin(gather::facts(cluster, self.pre)).await?, self.pre))
     }
 
     fn printed(&self, report: &CheckReport, palette: Palette, exit: Exit) -> Report {
