@@ -67,6 +67,14 @@ pub struct Found {
     pub member: Option<member::Endpoints>,
 }
 
+impl Found {
+    /// What an administrator should know of its version: known faults, and whether it is newer than known.
+    pub fn about_version(&self) -> Vec<String> {
+        let version = self.version.as_ref().and_then(|version| version.parse().ok());
+        version.map(|version| about_version(self.component, version)).unwrap_or_default()
+    }
+}
+
 /// The change that brings one component of one node to its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -259,19 +267,21 @@ impl Request<'_> {
         };
         let version = known.map_or_else(|| version_of(manifest.image()), Ok)?;
         let wanted = Wanted { version, rate, settings: self.settings, node_name: self.node_name };
-        let (mut addition, newest_known, faults) = match located.component {
-            ComponentName::KubeApiserver => {
-                (kube_apiserver::addition(&wanted, manifest)?, kube_apiserver::NEWEST_KNOWN, kube_apiserver::FAULTS)
-            }
-            ComponentName::Etcd => (etcd::addition(&wanted, manifest)?, etcd::NEWEST_KNOWN, etcd::FAULTS),
+        let mut addition = match located.component {
+            ComponentName::KubeApiserver => kube_apiserver::addition(&wanted, manifest)?,
+            ComponentName::Etcd => etcd::addition(&wanted, manifest)?,
         };
-        addition.warnings.extend(about_version(located.component, version, newest_known, faults));
+        addition.warnings.extend(about_version(located.component, version));
         Ok(addition)
     }
 }
 
 /// What an administrator should know of the version that is traced.
-fn about_version(component: ComponentName, version: Version, newest_known: Version, faults: &[Fault]) -> Vec<String> {
+fn about_version(component: ComponentName, version: Version) -> Vec<String> {
+    let (newest_known, faults) = match component {
+        ComponentName::KubeApiserver => (kube_apiserver::NEWEST_KNOWN, kube_apiserver::FAULTS),
+        ComponentName::Etcd => (etcd::NEWEST_KNOWN, etcd::FAULTS),
+    };
     let faults = faults.iter().filter(|fault| (fault.from..fault.fixed_in).contains(&version));
     let mut warnings: Vec<String> =
         faults.map(|fault| format!("{component} {version} {}: upgrade to {} or later", fault.what, fault.fixed_in)).collect();

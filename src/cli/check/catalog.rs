@@ -289,9 +289,9 @@ pub(in crate::cli) fn reference() -> String {
             let reasons = if reasons.is_empty() { String::new() } else { format!("- Reasons: {}\n", reasons.join(", ")) };
             _ = write!(
                 text,
-                "\n### {}\n\n{}.\n\n- Made by: {}\n- If not: {}\n- Next: `{}`\n{reasons}",
+                "\n### {}\n\n- All is well: {}\n- Made by: {}\n- If not: {}\n- Next: `{}`\n{reasons}",
                 entry.code,
-                capitalized(entry.description),
+                entry.description,
                 entry.when.in_words(),
                 entry.cause,
                 entry.usual_fix()

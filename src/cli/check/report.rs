@@ -5,12 +5,21 @@ use serde::Serialize;
 
 /// What `kubectl tracing check -o json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct CheckReport {
+    /// `CheckReport`
+    kind: Kind,
     /// Whether no check ended in an error. Warnings are allowed.
     pub(in crate::cli) success: bool,
     /// In the order of their codes.
     pub(in crate::cli) categories: Vec<CheckCategory>,
+}
+
+/// What the document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+enum Kind {
+    /// The report of the checks.
+    CheckReport,
 }
 
 /// Checks of one subject.
@@ -69,7 +78,7 @@ impl CheckReport {
     /// Of these categories.
     pub(in crate::cli) fn new(categories: Vec<CheckCategory>) -> Self {
         let success = categories.iter().flat_map(|category| &category.checks).all(|check| check.result != Severity::Error);
-        Self { success, categories }
+        Self { kind: Kind::CheckReport, success, categories }
     }
 
     /// How many checks ended so.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use kube::CustomResourceExt as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator as _;
@@ -15,6 +16,7 @@ use super::catalog::{Check, When};
 use super::facts::Facts;
 use super::report::{CheckReport, Severity};
 use super::{decide, render};
+use crate::api::{ClusterTracing, NodeTracing};
 use crate::cli::json::document;
 use crate::cli::{ColorChoice, Palette, Terminal};
 
@@ -104,6 +106,13 @@ fn facts(value: Value) -> Facts {
                 ("spec".to_owned(), json!({ "nodeUid": name })),
             ]);
         });
+    }
+    if let Some(definitions) = value.get_mut("definitions").and_then(Value::as_object_mut) {
+        for crd in [ClusterTracing::crd(), NodeTracing::crd()] {
+            let there = definitions.get_mut(crd.metadata.name.as_deref().unwrap_or_default()).and_then(Value::as_object_mut);
+            // those of this program, unless the case says otherwise
+            there.into_iter().for_each(|definition| _ = definition.entry("fields").or_insert(json!(decide::fields(&crd))));
+        }
     }
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value:#}"))
 }

@@ -5,7 +5,7 @@ use super::{Findings, Skip, error, warning, well};
 use crate::api::clustertracing::NodeState;
 use crate::api::{ClusterTracing, ConditionType, State};
 use crate::cli::check::catalog::Check;
-use crate::cli::check::facts::{Facts, Unread};
+use crate::cli::check::facts::Facts;
 
 /// The one ClusterTracing; without it, or without the right to read it, there is nothing to look at.
 pub(super) fn there(facts: &Facts) -> Result<&ClusterTracing, Skip> {
@@ -17,15 +17,12 @@ pub(super) fn resource(facts: &Facts) -> Findings {
     if facts.definitions.known().is_ok_and(std::collections::BTreeMap::is_empty) {
         return Err(Skip::Nothing);
     }
-    Ok(match facts.resource.known() {
-        // what it says cannot be looked at either: the checks of it are left out
-        Err(Skip::Unread(Unread { unread, .. })) => vec![error(unread)],
-        Err(skip) => return Err(skip),
-        Ok(None) => vec![error("there is no ClusterTracing \"cluster\": nothing is traced".to_owned())],
-        Ok(Some(resource)) if resource.metadata.deletion_timestamp.is_some() => {
+    Ok(match facts.resource.known()? {
+        None => vec![error("there is no ClusterTracing \"cluster\": nothing is traced".to_owned())],
+        Some(resource) if resource.metadata.deletion_timestamp.is_some() => {
             vec![warning("clustertracing/cluster is being deleted: the nodes get their original manifests back".to_owned())]
         }
-        Ok(Some(_)) => Vec::new(),
+        Some(_) => Vec::new(),
     })
 }
 

@@ -29,7 +29,9 @@ fn folders(facts: &Facts) -> Result<BTreeMap<&String, Vec<ManifestFile>>, Skip> 
     let of_node = |name: &String| {
         let manifest = |(pod, Pod { node, manifest, .. }): (&String, &Pod)| {
             let text = manifest.clone().filter(|_| node == name)?;
-            Some(ManifestFile { name: format!("pod {pod}"), text })
+            // the kubelet puts the node's name behind the pod's, and kubeadm names the file after the pod
+            let pod = pod.strip_suffix(name).and_then(|pod| pod.strip_suffix('-')).unwrap_or(pod);
+            Some(ManifestFile { name: format!("{pod}.yaml"), text })
         };
         pods.iter().filter_map(manifest).collect()
     };
@@ -128,23 +130,30 @@ pub(super) fn nodes_ready(facts: &Facts) -> Findings {
 }
 
 pub(super) fn static_pods(facts: &Facts) -> Findings {
-    let runs = folders(facts)?.values().filter(|files| found(files).iter().any(|f| f.component == ComponentName::KubeApiserver)).count();
-    Ok(vec![well(format!("on {runs} nodes"))])
+    let folders = folders(facts)?;
+    let runs = |files: &[ManifestFile]| found(files).iter().any(|f| f.component == ComponentName::KubeApiserver);
+    let nodes: Vec<&str> = folders.iter().filter(|(_, files)| runs(files)).map(|(node, _)| node.as_str()).collect();
+    Ok(vec![well(nodes.join(", "))])
 }
 
 pub(super) fn versions(facts: &Facts) -> Findings {
-    let of = |(node, files): (&String, Vec<ManifestFile>)| {
-        let versions = found(&files).into_iter().map(|f| format!("{} {}", f.component, f.version.unwrap_or_else(|| f.image.clone())));
-        well(format!("{node}: {}", versions.collect::<Vec<_>>().join(", ")))
-    };
-    Ok(folders(facts)?.into_iter().map(of).collect())
+    let mut findings = Vec::new();
+    for (node, files) in folders(facts)? {
+        let found = found(&files);
+        let versions = found.iter().map(|f| format!("{} {}", f.component, f.version.as_ref().unwrap_or(&f.image)));
+        findings.push(well(format!("{node}: {}", versions.collect::<Vec<_>>().join(", "))));
+        findings.extend(found.iter().flat_map(Found::about_version).map(|words| warning(format!("node {node}: {words}"))));
+    }
+    Ok(findings)
 }
 
 pub(super) fn manifests(facts: &Facts) -> Findings {
     let mut findings = Vec::new();
     for (node, files) in folders(facts)? {
+        let about_versions: Vec<String> = found(&files).iter().flat_map(Found::about_version).collect();
         let warnings = components(&files).into_iter().filter_map(|component| preflight(node, &files, component).ok()).flatten();
-        findings.extend(warnings.map(|words| warning(format!("node {node}: {words}"))));
+        let others = warnings.filter(|words| !about_versions.contains(words));
+        findings.extend(others.map(|words| warning(format!("node {node}: {words}"))));
     }
     Ok(findings)
 }

@@ -125,7 +125,7 @@ pub(super) fn agent_reports(facts: &Facts) -> Findings {
         }
     });
     let silent: Vec<Finding> = silent.collect();
-    Ok(if silent.is_empty() { vec![well(format!("{} nodes", nodes.count()))] } else { silent })
+    Ok(if silent.is_empty() { vec![well(nodes.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))] } else { silent })
 }
 
 pub(super) fn program_versions(facts: &Facts) -> Findings {

@@ -32,6 +32,9 @@ enum Skip {
     Unread(Unread),
 }
 
+/// Why something is not known, in one sentence.
+const UNREAD: &str = "What this looks at cannot be read with your rights, or at all.";
+
 type Findings = Result<Vec<Finding>, Skip>;
 
 impl<T> Read<T> {
@@ -72,23 +75,28 @@ pub(super) fn report(facts: &Facts, before: bool) -> CheckReport {
 }
 
 fn result(check: Check, findings: Findings, facts: &Facts) -> Option<CheckResult> {
-    let findings = match findings {
-        Ok(findings) => findings,
+    let entry = check.entry();
+    let (findings, cause, fix) = match findings {
+        Ok(findings) => (findings, entry.cause.to_owned(), entry.fix(&facts.namespace)),
         Err(Skip::Nothing) => return None,
-        Err(Skip::Unread(Unread { unread, .. })) => vec![warning(format!("not known: {unread}"))],
+        Err(Skip::Unread(Unread { unread, .. })) => {
+            // with the ClusterTracing, what it says is not known either, and the checks of that are left out
+            let severity = if check == Check::Resource { Severity::Error } else { Severity::Warning };
+            let fix = format!("kubectl auth can-i --list --namespace {}", facts.namespace);
+            (vec![finding(severity, format!("not known: {unread}"))], UNREAD.to_owned(), fix)
+        }
     };
     let severity = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Success);
     let is_well = severity == Severity::Success;
     // beside something that is wrong, what is well is no news
     let told = findings.into_iter().filter(|finding| is_well || finding.severity > Severity::Success);
-    let entry = check.entry();
     Some(CheckResult {
         code: entry.code.to_owned(),
         description: entry.description.to_owned(),
         result: severity,
         found: told.map(|finding| finding.found).collect(),
-        cause: (!is_well).then(|| entry.cause.to_owned()),
-        fix: (!is_well).then(|| entry.fix(&facts.namespace)),
+        cause: (!is_well).then_some(cause),
+        fix: (!is_well).then_some(fix),
         docs: check.docs(),
     })
 }
