@@ -32,7 +32,7 @@
 //! | teach the editor a new shape of manifest | [`manifest`] | a folder in `tests/manifests/editor/` |
 //! | add a gate before a grant, or change which node is next | [`plan::rollout`] | `tests/plans/` |
 //! | change how a change is tried before it is made | [`component::canary`] (what), [`plan::canary`] (when, in which pod) | `tests/canary.rs`, `tests/plans/` |
-//! | add a reason | a variant of [`api::Reason`]; `make generate` writes it to `docs/reasons.md` | the test that provokes it |
+//! | add a reason | a variant of [`api::Reason`], its check in `cli::check::reasons`; `make generate` writes both to `docs/` | the test that provokes it |
 //! | add a field of a resource | [`api::clustertracing`], [`plan::validate`]; `make generate` | `tests/crds.rs` |
 //! | change what a node does with a grant | [`agent::machine`] (decides), `agent::effects` (carries out) | `tests/agent/` |
 //! | change what counts as drift, who made it, or when it is healed | [`agent::drift`] | `src/agent/drift/tests.rs`, `tests/agent/drift.rs` |

@@ -210,8 +210,9 @@ fn only_host_touches_files_of_a_node() {
 
 #[test]
 fn every_reason_is_raised() {
-    let code: String =
-        all().iter().filter(|(file, _)| !file.starts_with("api/")).flat_map(|(_, text)| code(text)).map(|(_, line)| line).collect();
+    // a table that names every reason raises none
+    let raises = |file: &str| !file.starts_with("api/") && file != "cli/check/reasons.rs";
+    let code: String = all().iter().filter(|(file, _)| raises(file)).flat_map(|(_, text)| code(text)).map(|(_, line)| line).collect();
     let unused: Vec<_> =
         Reason::iter().map(Reason::as_str).filter(|name| !code.split("Reason::").skip(1).any(|rest| word(rest) == *name)).collect();
     assert!(unused.is_empty(), "reasons that nothing gives: {unused:?}");

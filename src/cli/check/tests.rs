@@ -111,7 +111,9 @@ fn facts(value: Value) -> Facts {
         for crd in [ClusterTracing::crd(), NodeTracing::crd()] {
             let there = definitions.get_mut(crd.metadata.name.as_deref().unwrap_or_default()).and_then(Value::as_object_mut);
             // those of this program, unless the case says otherwise
-            there.into_iter().for_each(|definition| _ = definition.entry("fields").or_insert(json!(decide::fields(&crd))));
+            if let Some(definition) = there {
+                _ = definition.entry("fields").or_insert(json!(decide::fields(&crd)));
+            }
         }
     }
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value:#}"))
