@@ -54,6 +54,42 @@ pub(super) struct Check {
     connection: Connection,
 }
 
+/// How waiting ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Waited {
+    /// Without an error.
+    Well(CheckReport),
+    /// The time was over. Without a report where nobody answered the last time.
+    Over(Option<CheckReport>),
+}
+
+/// Looks again and again, and says why not yet, once for each cause.
+async fn until_well(
+    within: Duration,
+    output: &mut dyn Output,
+    look: impl AsyncFn() -> Result<CheckReport, super::cluster::Error>,
+) -> Result<Waited, Error> {
+    let until = Instant::now() + within;
+    let mut told = None;
+    loop {
+        let looked = match look().await {
+            Ok(report) if report.success => return Ok(Waited::Well(report)),
+            Ok(report) => Ok(report),
+            Err(error) if error.may_pass() => Err(super::one_line(&error)),
+            Err(error) => return Err(Error::Cluster(error)),
+        };
+        let why = looked.as_ref().map_or_else(|why| Some(why.clone()), CheckReport::first_error);
+        if why != told {
+            output.note(&format!("waiting: {}", why.as_deref().unwrap_or_default())).map_err(Error::Output)?;
+            told = why;
+        }
+        if Instant::now() + EVERY > until {
+            return Ok(Waited::Over(looked.ok()));
+        }
+        sleep(EVERY).await;
+    }
+}
+
 /// docs/checks.md: every check.
 pub fn reference() -> String {
     catalog::reference()
@@ -67,27 +103,13 @@ impl Check {
             let exit = if report.success { Exit::Ok } else { Exit::Findings };
             return Ok(self.printed(&report, palette, exit));
         };
-        let until = Instant::now() + wait;
-        let mut told = None;
-        loop {
-            let looked = match self.look(&cluster).await {
-                Ok(report) if report.success => return Ok(self.printed(&report, palette, Exit::Ok)),
-                Ok(report) => Ok(report),
-                Err(error) if error.may_pass() => Err(super::one_line(&error)),
-                Err(error) => return Err(Error::Cluster(error)),
-            };
-            let why = looked.as_ref().map_or_else(|why| Some(why.clone()), CheckReport::first_error);
-            if why != told {
-                output.note(&format!("waiting: {}", why.as_deref().unwrap_or_default())).map_err(Error::Output)?;
-                told = why;
+        Ok(match until_well(wait, output, async || self.look(&cluster).await).await? {
+            Waited::Well(report) => self.printed(&report, palette, Exit::Ok),
+            Waited::Over(Some(report)) => self.printed(&report, palette, Exit::TimedOut),
+            Waited::Over(None) => {
+                Report { data: String::new(), notes: vec!["error: the time of --wait is over".to_owned()], exit: Exit::TimedOut }
             }
-            if Instant::now() + EVERY > until {
-                let over =
-                    || Report { data: String::new(), notes: vec!["error: the time of --wait is over".to_owned()], exit: Exit::TimedOut };
-                return Ok(looked.map_or_else(|_| over(), |report| self.printed(&report, palette, Exit::TimedOut)));
-            }
-            sleep(EVERY).await;
-        }
+        })
     }
 
     async fn look(&self, cluster: &Cluster) -> Result<CheckReport, super::cluster::Error> {

@@ -4,8 +4,11 @@
 //! In these files a condition, a node's status and a NodeTracing have their names as keys, `{copy: FILE, replacing: {a: b}}` is a file's text, and null
 //! takes something away.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use kube::CustomResourceExt as _;
 use serde::Deserialize;
@@ -14,11 +17,12 @@ use strum::IntoEnumIterator as _;
 
 use super::catalog::{Check, When};
 use super::facts::Facts;
-use super::report::{CheckReport, Severity};
-use super::{decide, render};
+use super::report::{CheckCategory, CheckReport, CheckResult, Severity};
+use super::{Waited, decide, render, until_well};
 use crate::api::{ClusterTracing, NodeTracing};
+use crate::cli::cluster::Error;
 use crate::cli::json::document;
-use crate::cli::{ColorChoice, Palette, Terminal};
+use crate::cli::{ColorChoice, Output, Palette, Terminal};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -232,4 +236,67 @@ fn every_report_is_what_the_published_schema_describes() {
 #[test]
 fn the_page_of_the_checks_is_of_this_program() {
     assert!(read("docs/checks.md") == super::reference(), "docs/checks.md: renew it with make generate");
+}
+
+/// Remembers what it is told.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Output for Notes {
+    fn data(&mut self, text: &str) -> io::Result<()> {
+        self.note(text)
+    }
+
+    fn note(&mut self, line: &str) -> io::Result<()> {
+        self.0.push(line.to_owned());
+        Ok(())
+    }
+}
+
+/// A report of one check: what it found wrong, if anything.
+fn mk_report(found: Option<&str>) -> CheckReport {
+    let check = CheckResult {
+        code: "CT0404".to_owned(),
+        description: "d".to_owned(),
+        result: if found.is_some() { Severity::Error } else { Severity::Success },
+        found: found.map(str::to_owned).into_iter().collect(),
+        cause: None,
+        fix: None,
+        docs: String::new(),
+    };
+    CheckReport::new(vec![CheckCategory { name: "c".to_owned(), checks: vec![check] }])
+}
+
+fn mk_away() -> Error {
+    Error::StoreAway { namespace: "n".to_owned(), message: "m".to_owned() }
+}
+
+/// Looks that come out as `looks` say, the last one for ever; an error: nobody answers.
+async fn wait_for(seconds: u64, looks: &[Result<Option<&str>, ()>]) -> (Waited, Vec<String>, usize) {
+    let (mut notes, count) = (Notes::default(), Cell::new(0));
+    let look = async || {
+        let look = looks[count.get().min(looks.len() - 1)];
+        count.set(count.get() + 1);
+        look.map(mk_report).map_err(|()| mk_away())
+    };
+    let waited = until_well(Duration::from_secs(seconds), &mut notes, look).await.unwrap();
+    (waited, notes.0, count.get())
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_says_each_cause_once_and_ends_when_there_is_none() {
+    let (waited, notes, looks) = wait_for(60, &[Err(()), Err(()), Ok(Some("a")), Ok(Some("a")), Ok(Some("b")), Ok(None)]).await;
+    assert_eq!((waited, looks), (Waited::Well(mk_report(None)), 6));
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert_eq!(notes[1..], ["waiting: CT0404 d: a", "waiting: CT0404 d: b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_with_its_time_and_with_what_was_seen_last() {
+    assert_eq!(
+        wait_for(10, &[Ok(Some("a"))]).await,
+        (Waited::Over(Some(mk_report(Some("a")))), vec!["waiting: CT0404 d: a".to_owned()], 6)
+    );
+    let (waited, ..) = wait_for(10, &[Ok(Some("a")), Err(())]).await;
+    assert_eq!(waited, Waited::Over(None));
 }
