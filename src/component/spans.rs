@@ -15,8 +15,10 @@ pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// 127053). Before it, every request begins a trace of its own, and no client can have one traced.
 const ADOPTS_TRACE_CONTEXT: Version = Version::new(1, 33, 0);
 
-/// The group whose trace context is adopted, and that has no right but to read health and metrics (`system:masters` is the other one).
+/// The group whose trace context is adopted, and that has no right but to read health and metrics.
 pub const TRUSTED_GROUP: &str = "system:monitoring";
+/// The other one.
+const MASTERS: &str = "system:masters";
 
 /// `service.name` of a component's spans. kube-apiserver's is fixed; etcd's is its flag's default, which the table of flags leaves alone.
 pub fn service_name(component: ComponentName) -> &'static str {
@@ -30,6 +32,11 @@ pub fn service_name(component: ComponentName) -> &'static str {
 /// that is no release's.
 pub fn adopts_trace_context(version: &str) -> Option<bool> {
     version.parse::<Version>().ok().map(|version| version >= ADOPTS_TRACE_CONTEXT)
+}
+
+/// Whether a caller who authenticates as a member of these groups is trusted with a trace context (kube-apiserver's `endpoints/filters/traces.go`).
+pub fn is_trusted(groups: &[String]) -> bool {
+    groups.iter().any(|group| group == TRUSTED_GROUP || group == MASTERS)
 }
 
 /// Requests per second that a component gets at the least in a cluster of kubeadm's where nobody does anything, each with its own chance

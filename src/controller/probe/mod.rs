@@ -11,18 +11,17 @@ use std::time::Duration;
 use futures::future::join_all;
 use http::{Request, Uri};
 use http_body_util::BodyExt;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
-use kube::config::AuthInfo;
 use kube::{Api, Client, Config};
 
 use crate::api::telemetry::TraceId;
 use crate::plan::flow::probe::{Answer, ProbeOff, SentProbe, path};
 use crate::plan::flow::{Expected, probed_nodes};
+use crate::runtime::client_certificate::Certificate;
 
-pub use certificate::{Certificate, issue};
+pub use certificate::issue;
 
 /// Every API server has it in its certificate (kubeadm), whatever its address.
 const SERVER_NAME: &str = "kubernetes.default.svc";
@@ -102,7 +101,7 @@ impl Prober {
 
     /// Has a certificate made where there is none, or where this one has lived for two thirds of its time.
     async fn renew(&mut self, now: Timestamp) {
-        let is_good = self.certificate.as_ref().is_some_and(|certificate| now < certificate.renew);
+        let is_good = self.certificate.as_ref().is_some_and(|certificate| now < certificate::renew(certificate));
         if is_good || self.off.as_ref().is_some_and(|(off, at)| *off != ProbeOff::Preparing && now.duration_since(*at) < TRY_AGAIN) {
             return;
         }
@@ -134,15 +133,8 @@ impl Prober {
 
 /// A client of one API server's own address, as the probe's user.
 pub fn client(config: &Config, url: &str, certificate: &Certificate) -> Option<Client> {
-    // As a kubeconfig has it: base64.
-    let data = |pem: &str| serde_json::to_value(ByteString(pem.as_bytes().to_vec())).ok()?.as_str().map(str::to_owned);
-    let auth_info = AuthInfo {
-        client_certificate_data: data(&certificate.chain),
-        client_key_data: data(&certificate.key).map(Into::into),
-        ..AuthInfo::default()
-    };
     let mut config = config.clone();
-    (config.cluster_url, config.auth_info) = (url.parse::<Uri>().ok()?, auth_info);
+    (config.cluster_url, config.auth_info) = (url.parse::<Uri>().ok()?, certificate.auth_info());
     (config.proxy_url, config.default_retry, config.connect_timeout) = (None, false, Some(ANSWERS_WITHIN));
     config.tls_server_name = Some(SERVER_NAME.to_owned());
     Client::try_from(config)
