@@ -14,6 +14,7 @@ mod json;
 mod output;
 mod preview;
 mod reference;
+mod request;
 mod rollout;
 mod sample;
 mod show;
@@ -81,6 +82,7 @@ enum Command {
     Top(top::Top),
     Ui(ui::Ui),
     Bundle(bundle::Bundle),
+    Request(request::Request),
     /// Print the version of this program and of the API that it speaks
     #[command(after_help = "\
 Examples:
@@ -119,20 +121,29 @@ Examples:
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// All is well, and nothing differs.
-    Ok = 0,
+    Ok,
     /// Something was found, or differs, or is not ready.
-    Findings = 1,
+    Findings,
     /// Wrong usage, bad input, or a change that is refused. Nothing was written.
-    BadInput = 2,
+    BadInput,
     /// The cluster cannot be reached, or forbids what is needed.
-    Unreachable = 3,
+    Unreachable,
     /// What was waited for did not come in time.
-    TimedOut = 4,
+    TimedOut,
+    /// As the program ended that was run.
+    Program(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Findings => 1,
+            Exit::BadInput => 2,
+            Exit::Unreachable => 3,
+            Exit::TimedOut => 4,
+            Exit::Program(code) => code,
+        })
     }
 }
 
@@ -159,6 +170,9 @@ pub enum Error {
     /// `show`.
     #[error(transparent)]
     Show(show::Error),
+    /// `request`.
+    #[error(transparent)]
+    Request(request::Error),
     /// A command that asks the cluster.
     #[error(transparent)]
     Cluster(cluster::Error),
@@ -186,6 +200,7 @@ impl Error {
             Self::Explain(_) | Self::Archive(_) | Self::Kubectl { .. } | Self::Output(_) | Self::Runtime(_) => Exit::BadInput,
             Self::Preview(error) => error.exit(),
             Self::Show(error) => error.exit(),
+            Self::Request(error) => error.exit(),
             Self::Cluster(error) => error.exit(),
         }
     }
@@ -209,6 +224,7 @@ impl Cli {
             Command::Ui(ui) => waiting(ui.run(output)),
             Command::Bundle(bundle) => waiting(bundle.run(output)),
             Command::Candidates { words } => Ok(Report::data(completion::candidates(words))),
+            Command::Request(request) => waiting(request.run(palette, output)),
             Command::Version => {
                 Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
             }

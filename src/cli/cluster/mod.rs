@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 pub(super) use error::Error;
+pub(super) use operator::FIELD_MANAGER;
 pub(super) use trace_store::{Query, Summary};
 
 /// To an API server that is away there is no connection within this time.
@@ -39,6 +40,8 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     /// How the person reaches the API server.
     pub(super) config: Config,
+    /// Name of the kubeconfig's context.
+    pub(super) context: String,
     /// Namespace that the operator runs in.
     pub(super) namespace: String,
 }
@@ -62,11 +65,18 @@ impl Connection {
             None => Kubeconfig::read(),
         };
         let kubeconfig = |source| Error::Kubeconfig { source };
-        let mut config = Config::from_custom_kubeconfig(read.map_err(kubeconfig)?, &options).await.map_err(kubeconfig)?;
+        let read = read.map_err(kubeconfig)?;
+        let context = options.context.clone().or(read.current_context.clone()).unwrap_or_default();
+        let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(kubeconfig)?;
         config.connect_timeout = Some(CONNECT_WITHIN);
         // a person is told at once, and can ask again
         config.default_retry = false;
         let client = Client::try_from(config.clone()).map_err(|source| Error::Client { source })?;
-        Ok(Cluster { client, config, namespace: self.operator_namespace.clone() })
+        Ok(Cluster { client, config, context, namespace: self.operator_namespace.clone() })
+    }
+
+    /// Namespace that the operator runs in.
+    pub(super) fn operator_namespace(&self) -> &str {
+        &self.operator_namespace
     }
 }

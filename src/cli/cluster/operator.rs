@@ -8,7 +8,7 @@ use super::{Cluster, Error};
 use crate::api::{ClusterTracing, NodeTracing, SINGLETON};
 
 /// Field manager of what a person changes by this program.
-const FIELD_MANAGER: &str = "kubectl-tracing";
+pub(in crate::cli) const FIELD_MANAGER: &str = "kubectl-tracing";
 
 impl Cluster {
     /// The one ClusterTracing.

@@ -92,6 +92,22 @@ impl Cluster {
         if status.is_success() { Ok(body) } else { Err(Error::of_store(&self.namespace, status, &body)) }
     }
 
+    /// `service.name` of everybody whose spans the store has.
+    pub(in crate::cli) async fn services(&self) -> Result<BTreeSet<String>, Error> {
+        #[derive(Deserialize)]
+        struct Instances {
+            instances: Vec<Instance>,
+        }
+        #[derive(Deserialize)]
+        struct Instance {
+            service: String,
+        }
+        let path = "/api/v1/instances".to_owned();
+        let body = self.ask_store(&path).await?;
+        let read: Instances = serde_json::from_str(&body).map_err(|source| Error::StoreAnswer { path, source })?;
+        Ok(read.instances.into_iter().map(|instance| instance.service).collect())
+    }
+
     /// The traces that meet `query`, the latest first.
     pub(in crate::cli) async fn summaries(&self, query: &Query) -> Result<Summaries, Error> {
         let path = format!("/api/v1/traces?{}", query.encoded());

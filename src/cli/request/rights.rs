@@ -165,7 +165,7 @@ pub(super) fn binding(name: &str) -> ClusterRoleBinding {
     let group = || "rbac.authorization.k8s.io".to_owned();
     ClusterRoleBinding {
         metadata: metadata(name),
-        role_ref: RoleRef { api_group: group(), kind: "ClusterRole".to_owned(), name: name.to_owned() },
+        role_ref: RoleRef { api_group: Some(group()), kind: "ClusterRole".to_owned(), name: name.to_owned() },
         subjects: Some(vec![Subject { api_group: Some(group()), kind: "User".to_owned(), name: name.to_owned(), namespace: None }]),
     }
 }
