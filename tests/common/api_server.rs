@@ -137,6 +137,25 @@ impl ApiServer {
         fs::read(path("signed.crt")).expect("read the certificate")
     }
 
+    /// Starts the signer itself: kube-controller-manager, with nothing else to do. It ends with what is returned.
+    #[allow(dead_code, reason = "not every test has a signer")]
+    pub(crate) fn start_signer(&self, kubernetes: &str) -> Process {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let kubeconfig = self.kubeconfig().display().to_string();
+        Process::spawn(
+            self.folder.path(),
+            "kube-controller-manager",
+            Command::new(testbed_programs().join(format!("kubernetes-{kubernetes}/kube-controller-manager"))).args([
+                "--controllers=certificatesigningrequest-signing-controller",
+                "--leader-elect=false",
+                "--secure-port=0",
+                &format!("--kubeconfig={kubeconfig}"),
+                &format!("--cluster-signing-cert-file={}", path("ca.crt")),
+                &format!("--cluster-signing-key-file={}", path("ca.key")),
+            ]),
+        )
+    }
+
     async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + START_BUDGET;
         loop {
@@ -183,7 +202,7 @@ fn start_kube_apiserver(folder: &Path, kubernetes: &str, etcd_url: &str, secure_
 }
 
 /// A process that ends with this value, and whose output is in a file.
-struct Process {
+pub(crate) struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -222,7 +241,7 @@ impl Drop for Process {
 }
 
 /// Where the testbed builds its programs.
-fn testbed_programs() -> PathBuf {
+pub(crate) fn testbed_programs() -> PathBuf {
     let cache = std::env::var("TESTBED_CACHE")
         .unwrap_or_else(|_| format!("{}/.cache/clustertracing-testbed", std::env::var("HOME").expect("HOME is set")));
     Path::new(&cache).join("bin")

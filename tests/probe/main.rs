@@ -6,6 +6,8 @@
 #[path = "../common/api_server.rs"]
 mod api_server;
 mod rates;
+#[path = "../common/traced.rs"]
+mod traced;
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,11 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clustertracing::api::clustertracing::SpanFlow;
-use clustertracing::api::node_tracing::{ComponentSettings, NodeSettings, ReceiverKind};
 use clustertracing::api::telemetry::{Instance, Sample};
 use clustertracing::api::{ComponentName, Reason, State};
-use clustertracing::component::STATE_DIR;
-use clustertracing::component::canary::trial;
 use clustertracing::controller::identities;
 use clustertracing::controller::probe::{client, issue, send};
 use clustertracing::plan::flow::probe::{Answer, SentProbe};
@@ -26,7 +23,8 @@ use tokio::net::TcpListener;
 
 use ComponentName::{Etcd, KubeApiserver};
 
-use super::api_server::{ApiServer, More};
+use super::api_server::ApiServer;
+use super::traced::more;
 use super::{controller, install, sign};
 
 const ETCD: &str = "3.6.16";
@@ -49,29 +47,6 @@ struct Ran {
     identities: Vec<Identity>,
     probes: Vec<SentProbe>,
     spans: BTreeMap<Instance, Timestamp>,
-}
-
-/// What a component of that version gets on a node: by the same tables, with its files in `folder` instead of the node's.
-fn more(component: ComponentName, version: &str, endpoint: &str, rate: i32, folder: &tempfile::TempDir) -> More {
-    let settings = |rate| ComponentSettings { state: State::Enabled, sampling_rate_per_million: rate };
-    let settings = NodeSettings {
-        endpoint: endpoint.to_owned(),
-        receiver: ReceiverKind::NodeCollector,
-        kube_api_server: settings(rate),
-        etcd: settings(0),
-        watch_termination_grace_seconds: 0,
-        health_timeout_seconds: 120,
-    };
-    let trial = trial(component, &format!("{component}:v{version}"), &settings, NODE).unwrap().unwrap();
-    let here = |text: &str| text.replace(STATE_DIR, &folder.path().display().to_string());
-    for (path, text) in &trial.files {
-        std::fs::write(here(path), text).unwrap();
-    }
-    // The first word is the program, the last one has it tell its version.
-    let args = trial.parse[1..trial.parse.len() - 1].iter().map(|word| here(word)).collect();
-    // Milliseconds until a batch is sent: 5000 by default.
-    let quickly = ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "200".to_owned());
-    More { args, env: trial.env.into_iter().chain([quickly]).collect() }
 }
 
 impl Traced {

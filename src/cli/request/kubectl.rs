@@ -131,7 +131,7 @@ pub(super) async fn wait(mut child: Child, stop: &mut Stop) -> io::Result<Ended>
             signal = stop.next() => {
                 let signal = if std::mem::replace(&mut stopped, true) { Signal::KILL } else { signal };
                 // It may have ended in this moment; then there is nobody to tell.
-                drop(kill_process(pid, signal));
+                kill_process(pid, signal).unwrap_or_default();
             }
         }
     }

@@ -5,7 +5,6 @@
 //! group, who may impersonate exactly this person, and does: what is allowed is decided for the person.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -129,15 +128,8 @@ pub(super) fn impersonation(person: &Person) -> Result<Vec<(HeaderName, HeaderVa
 
 /// A key as a part of a header's name: what is not allowed there, and the percent sign, as `%` and two digits.
 fn escaped(key: &str) -> String {
-    key.bytes().fold(String::new(), |mut name, byte| {
-        if byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte) {
-            name.push(char::from(byte));
-        } else {
-            // writing into a string cannot fail
-            drop(write!(name, "%{byte:02X}"));
-        }
-        name
-    })
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+    key.bytes().map(|byte| if is_allowed(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The right to impersonate exactly this person.
