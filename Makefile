@@ -110,7 +110,7 @@ bench-waterfall: ## The waterfall of a trace of 2,000 spans, in ms (the goal: be
 
 .PHONY: crds
 crds: ## Definitions, controller, canary's programs, etcd members and kubeadm's configuration, against real programs
-	cargo test --locked --test crds --test controller_on_api_server --test probe --test canary --test members --test kubeadm_config --test upgrade_facts --test store_on_api_server --test own_traces -- --ignored --test-threads=1
+	cargo test --locked --test crds --test controller_on_api_server --test probe --test canary --test members --test kubeadm_config --test upgrade_facts --test store_on_api_server --test own_traces --test request -- --ignored --test-threads=1
 
 .PHONY: e2e
 e2e: ## The whole operator on real clusters of 1 and 3 control-plane nodes (needs root; one cluster at a time)

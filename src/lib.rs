@@ -3,7 +3,7 @@
 //! One library, thin programs. The arrows say who may import whom; `tests/architecture.rs` keeps them.
 //!
 //! ```text
-//! bin → {controller, agent} → runtime          programs; I/O with the API server
+//! bin → {controller, agent} → runtime          programs; I/O with the API server (`cli` uses `runtime`, too)
 //!  │      │ │           └───→ host             the only module that touches a node's files, processes, ports
 //!  │      │ └─────────────→ store              spans and collectors' metrics: receives, keeps within bounds, answers
 //!  └→ cli ┤                                    the kubectl plugin: touches a person's files, and no node's
@@ -45,6 +45,7 @@
 //! | change what leaves no node | a statement of a rule in [`plan::collector::redaction`]; `make generate` | a row in `tests/collector_runs/redaction.rs` |
 //! | add a command of the plugin, or an example | [`cli`]; `make generate` writes docs/kubectl-tracing.md | a folder in `tests/cli/cases/` |
 //! | add a check of `kubectl tracing check` | `cli::check`: an entry of `catalog`, its decision in `decide`, its reasons in `reasons`; `make generate` | `tests/check/` |
+//! | change as whom, or how, `request` has a request traced | `cli::request` (`rights`, `forward` decide) | their tests, `tests/request.rs` |
 //! | change what is kept of spans, and for how long | [`store`] | its tests, `tests/store.rs` |
 //! | change what a span is called, or which step its time is told under | [`cli::trace::name`] | its tests, `tests/waterfall/` |
 //! | change how a trace is drawn | [`cli::trace::draw`] (how), [`cli::trace::tree::view`] (what of it) | `tests/waterfall/` |

@@ -8,6 +8,7 @@ mod api_server;
 #[path = "common/traced.rs"]
 mod traced;
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -233,14 +234,24 @@ async fn a_request_is_traced_at_rate_zero_with_the_persons_rights_and_nothing_is
     assert!(!ran.stderr.contains("own credentials"), "{ran:?}");
 
     // Who asks, and what is allowed, is as it was: also what is not.
-    for line in ["auth whoami -o json", "get secrets", "get namespaces -o name", "config current-context", "get namespace missing"] {
+    for line in ["auth whoami -o json", "get secrets", "get namespaces -o name", "get namespace missing"] {
         let alone = traced.alone(&carol, line).await;
         let ran = traced.request(&carol, line).await;
-        assert_eq!((ran.status, &ran.stdout), (if line.starts_with("config") { ran.status } else { alone.status }, &alone.stdout), "{line}: {ran:?}");
+        assert_eq!((ran.status, &ran.stdout), (alone.status, &alone.stdout), "{line}: {ran:?}");
         assert!(alone.stderr.lines().all(|said| ran.stderr.contains(said)), "{line}: {alone:?} {ran:?}");
     }
     let refused = traced.request(&carol, "get secrets").await;
-    assert!(refused.stderr.contains(r#"User "carol" cannot list resource "secrets""#) && refused.stderr.contains("GET secrets"), "{refused:?}");
+    assert!(
+        refused.stderr.contains(r#"User "carol" cannot list resource "secrets""#) && refused.stderr.contains("GET secrets"),
+        "{refused:?}"
+    );
+
+    // kubectl is in the person's own context, and reads what this program was given to read.
+    let ran = traced.request(&carol, "config current-context").await;
+    assert_eq!((ran.status.code(), ran.stdout.as_str()), (Some(1), "of-a-test\n"), "nothing was traced: {ran:?}");
+    let ran = from_standard_input(&traced, &carol).await;
+    let refusal = r#"User "carol" cannot create resource "configmaps" in API group "" in the namespace "kube-system""#;
+    assert!(ran.stderr.contains(refusal) && ran.stderr.contains("POST configmaps"), "{ran:?}");
 
     // Of kubectl's requests the last one is drawn, and the others are told.
     let before = traced.traces().len();
@@ -250,6 +261,14 @@ async fn a_request_is_traced_at_rate_zero_with_the_persons_rights_and_nothing_is
 
     interrupted(&traced, &carol).await;
     by_chance(&traced).await;
+}
+
+async fn from_standard_input(traced: &Traced, kubeconfig: &Path) -> Ran {
+    let mut command = traced.command(env!("CARGO_BIN_EXE_kubectl-tracing"), kubeconfig, "request -- create --validate=false -f -");
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" } });
+    child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+    Ran::new(spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap())
 }
 
 /// Nobody signs, so that there is something half made when it is interrupted.

@@ -206,10 +206,6 @@ impl Certificate {
     pub fn auth_info(&self) -> AuthInfo {
         // As a kubeconfig has it: base64.
         let data = |pem: &str| serde_json::to_value(ByteString(pem.as_bytes().to_vec())).ok()?.as_str().map(str::to_owned);
-        AuthInfo {
-            client_certificate_data: data(&self.chain),
-            client_key_data: data(&self.key).map(Into::into),
-            ..AuthInfo::default()
-        }
+        AuthInfo { client_certificate_data: data(&self.chain), client_key_data: data(&self.key).map(Into::into), ..AuthInfo::default() }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -33,6 +34,9 @@ struct Case {
 struct Made {
     /// From here.
     text: Option<String>,
+    /// It is a program.
+    #[serde(default)]
+    program: bool,
     /// From this file or folder of the repository.
     copy: Option<String>,
     /// It is a symbolic link to this.
@@ -57,7 +61,9 @@ pub(crate) fn check(folder: &Path) -> Option<String> {
     let api = case.api.map(|answers| ApiServer::start(dir.path(), answers));
     for line in &case.runs {
         let before = files(dir.path());
-        let ended = plugin(dir.path(), line).env("KUBECONFIG", dir.path().join(KUBECONFIG)).envs(&case.env).output().unwrap();
+        let mut plugin = plugin(dir.path(), line);
+        plugin.env("KUBECONFIG", dir.path().join(KUBECONFIG)).env("PATH", dir.path().join("bin")).env("TMPDIR", dir.path()).envs(&case.env);
+        let ended = plugin.output().unwrap();
         let after = files(dir.path());
         let (stdout, stderr) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
         write!(text, "\n$ kubectl tracing {line}\n{}\n", ended.status.code().map_or("killed".to_owned(), |code| format!("exit {code}")))
@@ -89,7 +95,10 @@ fn make(path: &Path, made: &Made) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     match made {
         Made { folder: true, .. } => fs::create_dir_all(path).unwrap(),
-        Made { text: Some(text), .. } => fs::write(path, text).unwrap(),
+        Made { text: Some(text), program, .. } => {
+            fs::write(path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(if *program { 0o755 } else { 0o644 })).unwrap();
+        }
         Made { link: Some(to), .. } => std::os::unix::fs::symlink(to, path).unwrap(),
         Made { copy: Some(from), without, garble, .. } => {
             let from = root().join(from);

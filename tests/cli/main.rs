@@ -45,7 +45,7 @@ fn the_reference_for_people_is_what_help_says() {
     let reference = fs::read_to_string(root().join("docs/kubectl-tracing.md")).unwrap();
     assert!(reference == clustertracing::cli::reference(), "docs/kubectl-tracing.md: renew it with make generate");
     for line in
-        ["", "diff", "render", "explain", "check", "status", "rollout", "sample", "show", "traces", "tail", "top", "version", "completion"]
+        ["", "diff", "render", "explain", "check", "status", "rollout", "sample", "show", "traces", "tail", "top", "ui", "bundle", "request", "version", "completion"]
     {
         let help = plugin(root(), &format!("{line} --help")).output().unwrap();
         assert_eq!(help.status.code(), Some(0), "{line}");

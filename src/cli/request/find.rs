@@ -147,7 +147,15 @@ mod tests {
     const PARENT: SpanId = SpanId([9; 8]);
 
     fn span(id: u8, parent: Option<SpanId>, component: &str, name: &str, kind: Kind) -> Span {
-        Span { id: SpanId([id; 8]), parent, component: component.to_owned(), name: name.to_owned(), kind, start: u64::from(id), ..Span::default() }
+        Span {
+            id: SpanId([id; 8]),
+            parent,
+            component: component.to_owned(),
+            name: name.to_owned(),
+            kind,
+            start: u64::from(id),
+            ..Span::default()
+        }
     }
 
     fn trace(spans: Vec<Span>) -> Trace {

@@ -190,8 +190,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_passed_back_but_for_what_concerns_the_connection() {
-        let from =
-            map(&[("audit-id", "7"), ("content-encoding", "gzip"), ("connection", "close"), ("transfer-encoding", "chunked"), ("warning", "299 - x")]);
+        let from = map(&[
+            ("audit-id", "7"),
+            ("content-encoding", "gzip"),
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("warning", "299 - x"),
+        ]);
         assert_eq!(lines(&answer_headers(&from)), ["audit-id: 7", "content-encoding: gzip", "warning: 299 - x"]);
     }
 
@@ -208,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_refusal_of_the_certificate_is_told_from_one_of_the_person() {
-        let cannot = br#"{"message":"users \"alice\" is forbidden: User \"clustertracing-request-1\" cannot impersonate resource \"users\""}"#;
+        let cannot =
+            br#"{"message":"users \"alice\" is forbidden: User \"clustertracing-request-1\" cannot impersonate resource \"users\""}"#;
         let forbidden = br#"{"message":"pods is forbidden: User \"alice\" cannot list resource \"pods\""}"#;
         for (status, body, expected) in [
             (StatusCode::FORBIDDEN, &cannot[..], true),

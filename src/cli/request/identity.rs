@@ -12,6 +12,7 @@ use kube::config::AuthInfo;
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::proxy::{Sender, Senders, Stand};
 use super::rights::{self, LABEL, NAME_PREFIX, Person, Way, Why, way};
@@ -32,6 +33,8 @@ const LET_IN_WITHIN: Duration = Duration::from_secs(3);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How often it is tried to take away what was made, while the API server does not answer.
 const TRIES: u32 = 5;
+/// A try that has no answer by then has failed.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -220,12 +223,15 @@ where
     let objects = Api::<K>::all(client.clone());
     let mut tries = 1;
     loop {
-        match objects.delete(name, &DeleteParams::default()).await {
-            Ok(_) => return None,
-            Err(kube::Error::Api(status)) if status.code == 404 => return None,
-            Err(kube::Error::Api(status)) if status.code == 403 => return Some(left::<K>(name, status.message.clone())),
-            Err(error) if tries == TRIES => return Some(left::<K>(name, one_line(&error))),
-            Err(_) => {}
+        let why = match timeout(ANSWERED_WITHIN, objects.delete(name, &DeleteParams::default())).await {
+            Ok(Ok(_)) => return None,
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return None,
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => return Some(left::<K>(name, status.message.clone())),
+            Ok(Err(error)) => one_line(&error),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        if tries == TRIES {
+            return Some(left::<K>(name, why));
         }
         tries += 1;
         tokio::time::sleep(TRY_EVERY).await;

@@ -77,7 +77,9 @@ pub(super) struct Request {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An option of kubectl's would have it not come through the proxy.
-    #[error("kubectl's {option} would lead past the proxy: say --context or --kubeconfig before kubectl's arguments, or change the kubeconfig")]
+    #[error(
+        "kubectl's {option} would lead past the proxy: say --context or --kubeconfig before kubectl's arguments, or change the kubeconfig"
+    )]
     Elsewhere {
         /// Which.
         option: &'static str,
@@ -148,10 +150,13 @@ impl Request {
         let since = Instant::now();
         let search = Search { cluster: &cluster, etcd: services.contains(service_name(ComponentName::Etcd)), since };
         let (left, drawn) = tokio::join!(made.take_away(&cluster.client), self.draw(&search, run, palette, &mut stop, output));
+        for left in &left {
+            // Nobody who reads notes has gone for want of one.
+            drop(output.note(&words::left(left)));
+        }
         let mut report = drawn?;
-        if !left.is_empty() {
-            report.notes.extend(left.iter().map(words::left));
-            report.exit = if report.exit == Exit::Ok { Exit::Findings } else { report.exit };
+        if !left.is_empty() && report.exit == Exit::Ok {
+            report.exit = Exit::Findings;
         }
         Ok(report)
     }

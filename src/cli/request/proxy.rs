@@ -135,7 +135,8 @@ impl Proxy {
         let address = listener.local_addr().map_err(Error::Listen)?;
         let made = rcgen::generate_simple_self_signed([address.ip().to_string()]).map_err(Error::Certificate)?;
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let tls = ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions().map_err(Error::Tls)?;
+        let tls =
+            ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions().map_err(Error::Tls)?;
         let tls = tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key.into()).map_err(Error::Tls)?;
 
         let shared = Arc::new(Shared { senders, token: token.clone(), sent: Mutex::default() });

@@ -141,8 +141,10 @@ pub(super) fn role(name: &str, person: &Person) -> ClusterRole {
         verbs: vec!["impersonate".to_owned()],
         ..PolicyRule::default()
     };
-    let mut rules =
-        vec![to_impersonate("", "users".to_owned(), vec![person.user.clone()]), to_impersonate("", "groups".to_owned(), person.groups.clone())];
+    let mut rules = vec![
+        to_impersonate("", "users".to_owned(), vec![person.user.clone()]),
+        to_impersonate("", "groups".to_owned(), person.groups.clone()),
+    ];
     let uid = person.uid.iter().cloned().collect();
     rules.push(to_impersonate("authentication.k8s.io", "uids".to_owned(), uid));
     let extra = person.extra.iter();
@@ -229,10 +231,14 @@ mod tests {
             [r#""" users: impersonate alice"#, r#""" groups: impersonate kubeadm:cluster-admins,system:authenticated"#, extra]
         );
         // No names would mean all of them.
-        let bob = Person { user: "bob".to_owned(), uid: Some("7".to_owned()), extra: [("x".to_owned(), Vec::new())].into(), ..Person::default() };
+        let bob =
+            Person { user: "bob".to_owned(), uid: Some("7".to_owned()), extra: [("x".to_owned(), Vec::new())].into(), ..Person::default() };
         assert_eq!(rules(&bob), [r#""" users: impersonate bob"#, r#""authentication.k8s.io" uids: impersonate 7"#]);
         let binding = binding("clustertracing-request-1");
-        assert_eq!((binding.role_ref.name.as_str(), binding.subjects.unwrap()[0].name.as_str()), ("clustertracing-request-1", "clustertracing-request-1"));
+        assert_eq!(
+            (binding.role_ref.name.as_str(), binding.subjects.unwrap()[0].name.as_str()),
+            ("clustertracing-request-1", "clustertracing-request-1")
+        );
     }
 
     #[test]

@@ -48,7 +48,9 @@ fn duration(duration: Duration) -> String {
 
 /// Before kubectl runs.
 pub(super) fn by_chance(why: &Why) -> String {
-    format!("the request goes with your own credentials, and is traced if the sampling rate has it so: {why} (--explain tells what it takes)")
+    format!(
+        "the request goes with your own credentials, and is traced if the sampling rate has it so: {why} (--explain tells what it takes)"
+    )
 }
 
 /// Where no trace came of a request.
