@@ -102,7 +102,7 @@ pub(super) fn refuses_certificate(status: StatusCode, body: &[u8], user: &str) -
 pub(super) fn is_discovery(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match parts.as_slice() {
-        ["api"] | ["version"] | ["openapi" | "swagger.json" | "swaggerapi", ..] => true,
+        ["api" | "version"] | ["openapi" | "swagger.json" | "swaggerapi", ..] => true,
         ["api", _version] => true,
         ["apis", rest @ ..] => rest.len() <= 2,
         _ => false,

@@ -125,7 +125,7 @@ struct Run {
 
 impl Request {
     pub(super) async fn run(&self, palette: Palette, output: &mut dyn Output) -> Result<Report, super::Error> {
-        self.traced(palette, output).await.map_err(super::Error::Request)
+        Box::pin(self.traced(palette, output)).await.map_err(super::Error::Request)
     }
 
     async fn traced(&self, palette: Palette, output: &mut dyn Output) -> Result<Report, Error> {
@@ -225,13 +225,10 @@ impl Request {
         let hosts = search.cluster.hosts().await;
         let mut complete = true;
         for sent in requests {
-            let text = match search.trace(sent, output).await? {
-                Some(trace) => format!("\n{}", self.look.drawn(&trace, &hosts, palette).trim_end()),
-                None => {
-                    complete = false;
-                    words::none_came(sent)
-                }
-            };
+            let trace = search.trace(sent, output).await?;
+            complete &= trace.is_some();
+            let drawn = trace.map(|trace| format!("\n{}", self.look.drawn(&trace, &hosts, palette).trim_end()));
+            let text = drawn.unwrap_or_else(|| words::none_came(sent));
             // Nobody who reads notes has gone for want of one.
             drop(output.note(&text));
         }

@@ -140,10 +140,10 @@ impl Proxy {
         let tls = tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key.into()).map_err(Error::Tls)?;
 
         let shared = Arc::new(Shared { senders, token: token.clone(), sent: Mutex::default() });
-        let (handshaken, connections) = mpsc::channel(1);
+        let (accepted, connections) = mpsc::channel(1);
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let mut serving = JoinSet::new();
-        serving.spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), handshaken));
+        serving.spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), accepted));
         serving.spawn(async move {
             // It has no end of its own.
             drop(axum::serve(Connections { connections, address }, router).await);
@@ -179,7 +179,7 @@ impl axum::serve::Listener for Connections {
     }
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, handshaken: mpsc::Sender<TlsStream<TcpStream>>) {
+async fn accept(listener: TcpListener, tls: TlsAcceptor, accepted: mpsc::Sender<TlsStream<TcpStream>>) {
     let mut handshakes = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -187,11 +187,11 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, handshaken: mpsc::Sende
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (tls, handshaken) = (tls.clone(), handshaken.clone());
+        let (tls, accepted) = (tls.clone(), accepted.clone());
         handshakes.spawn(async move {
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
                 // Without the server behind it nobody waits for an answer either.
-                drop(handshaken.send(stream).await);
+                drop(accepted.send(stream).await);
             }
         });
         while handshakes.try_join_next().is_some() {}
@@ -201,18 +201,18 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, handshaken: mpsc::Sende
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if !forward::is_let_in(&parts.headers, &shared.token) {
-        return refusal(StatusCode::UNAUTHORIZED, "Unauthorized", "this proxy is for another program".to_owned());
+        return refusal(StatusCode::UNAUTHORIZED, "Unauthorized", "this proxy is for another program");
     }
     if forward::is_session(&parts.headers) {
         let message = "kubectl tracing request traces requests, not sessions: run exec, attach, port-forward and cp with kubectl alone";
-        return refusal(StatusCode::BAD_REQUEST, "BadRequest", message.to_owned());
+        return refusal(StatusCode::BAD_REQUEST, "BadRequest", message);
     }
     let Ok(body) = to_bytes(body, LARGEST_BODY).await else {
-        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "the request is larger than 16 MiB".to_owned());
+        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "the request is larger than 16 MiB");
     };
     match shared.forward(&parts, body).await {
         Ok(response) => response,
-        Err(error) => refusal(StatusCode::BAD_GATEWAY, "ServiceUnavailable", format!("the API server does not answer: {error}")),
+        Err(error) => refusal(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &format!("the API server does not answer: {error}")),
     }
 }
 
@@ -270,7 +270,7 @@ impl Shared {
 }
 
 /// As an API server refuses, so that kubectl prints the words.
-fn refusal(code: StatusCode, reason: &str, message: String) -> Response {
+fn refusal(code: StatusCode, reason: &str, message: &str) -> Response {
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": code.as_u16(), "reason": reason, "message": message,
     });
@@ -286,5 +286,5 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 
 /// Two lower-case digits a byte.
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
