@@ -38,6 +38,7 @@ pub(crate) struct More {
 
 impl ApiServer {
     /// Starts `kube-apiserver` and `etcd` of the given versions from the testbed's cache, and waits until they are ready.
+    #[allow(dead_code, reason = "not every test starts them without more")]
     pub(crate) async fn start(kubernetes: &str, etcd: &str) -> Self {
         Self::start_with(kubernetes, &More::default(), etcd, &More::default()).await
     }

@@ -288,3 +288,105 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::Config;
+    use kube::config::AuthInfo;
+
+    type Upstream = tower_test::mock::Handle<Request<KubeBody>, Response<KubeBody>>;
+
+    const STAND: &str = "clustertracing-request-1";
+
+    fn sender(user: &'static str, is_trusted: bool) -> (Sender, Upstream) {
+        let (service, upstream) = tower_test::mock::pair();
+        let impersonation = vec![(HeaderName::from_static("impersonate-user"), HeaderValue::from_static(user))];
+        (Sender { client: Client::new(service, "default"), impersonation, is_trusted }, upstream)
+    }
+
+    /// A proxy with a certificate and the person's own credentials, and what is behind either.
+    async fn mk_proxy() -> (Proxy, Upstream, Upstream) {
+        let ((with_certificate, certificate), (own, persons)) = (sender("alice", true), sender("kubeconfigs", false));
+        let until = Instant::now() + Duration::from_mins(1);
+        let stand = Some(Stand { name: STAND.to_owned(), sender: with_certificate, until });
+        (Proxy::start(Senders { stand, own }).await.unwrap(), certificate, persons)
+    }
+
+    /// kubectl, with this token.
+    fn kubectl(proxy: &Proxy, token: &str) -> Client {
+        let mut config = Config::new(proxy.url.parse().unwrap());
+        let (_, pem) = x509_parser::pem::parse_x509_pem(proxy.certificate.as_bytes()).unwrap();
+        config.root_cert = Some(vec![pem.contents]);
+        config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+        Client::try_from(config).unwrap()
+    }
+
+    async fn ask(kubectl: &Client, header: Option<(&str, &str)>) -> (u16, String) {
+        let request = header.into_iter().fold(Request::post("/api/v1/pods?limit=5"), |request, (name, value)| request.header(name, value));
+        let answer = kubectl.send(request.body(KubeBody::from(b"{}".to_vec())).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        (status, String::from_utf8(answer.into_body().collect_bytes().await.unwrap().to_vec()).unwrap())
+    }
+
+    /// Answers one request; its user and its body.
+    async fn answers(upstream: &mut Upstream, status: u16, body: &str) -> (String, String) {
+        let (request, send) = upstream.next_request().await.unwrap();
+        assert!(request.headers().contains_key("traceparent") && !request.headers().contains_key("authorization"), "{request:?}");
+        assert_eq!(request.uri(), "/api/v1/pods?limit=5");
+        let user = request.headers()["impersonate-user"].to_str().unwrap().to_owned();
+        let sent = String::from_utf8(request.into_body().collect_bytes().await.unwrap().to_vec()).unwrap();
+        send.send_response(Response::builder().status(status).header("audit-id", "7").body(body.as_bytes().to_vec().into()).unwrap());
+        (user, sent)
+    }
+
+    #[tokio::test]
+    async fn a_request_is_sent_with_the_certificate_in_the_persons_name() {
+        let (proxy, mut certificate, _persons) = mk_proxy().await;
+        let client = kubectl(&proxy, &proxy.token);
+        let (answered, sent) = tokio::join!(ask(&client, None), answers(&mut certificate, 201, "made"));
+        assert_eq!((answered, sent), ((201, "made".to_owned()), ("alice".to_owned(), "{}".to_owned())));
+        let sent = proxy.sent();
+        let [Sent { method, path, is_trusted: true, answer: Some(answer), .. }] = sent.as_slice() else { panic!("{sent:?}") };
+        assert_eq!((method.as_str(), path.as_str(), answer.status, answer.audit_id.as_deref()), ("POST", "/api/v1/pods", 201, Some("7")));
+    }
+
+    #[tokio::test]
+    async fn where_the_certificate_is_refused_the_request_is_sent_again_as_the_person() {
+        let (proxy, mut certificate, mut persons) = mk_proxy().await;
+        let client = kubectl(&proxy, &proxy.token);
+        for (status, words) in [(401, "Unauthorized"), (403, r#"User "clustertracing-request-1" cannot impersonate resource "users""#)] {
+            let upstreams = async {
+                answers(&mut certificate, status, words).await;
+                answers(&mut persons, 200, "done").await
+            };
+            let (answered, sent) = tokio::join!(ask(&client, None), upstreams);
+            assert_eq!((answered, sent), ((200, "done".to_owned()), ("kubeconfigs".to_owned(), "{}".to_owned())));
+        }
+        // What the person may not do stays refused, and is not tried again.
+        let refused = r#"User "alice" cannot create resource "pods""#;
+        let (answered, _) = tokio::join!(ask(&client, None), answers(&mut certificate, 403, refused));
+        assert_eq!(answered, (403, refused.to_owned()));
+        let contexts: std::collections::BTreeSet<_> = proxy.sent().iter().map(|sent| sent.context.trace.to_string()).collect();
+        assert_eq!(contexts.len(), 5, "each has a trace of its own");
+    }
+
+    #[tokio::test]
+    async fn whom_kubectl_impersonates_is_impersonated_by_the_person_only() {
+        let (proxy, _certificate, mut persons) = mk_proxy().await;
+        let client = kubectl(&proxy, &proxy.token);
+        let (answered, (user, _)) = tokio::join!(ask(&client, Some(("impersonate-user", "bob"))), answers(&mut persons, 200, ""));
+        assert_eq!((answered.0, user.as_str()), (200, "bob"));
+    }
+
+    #[tokio::test]
+    async fn strangers_and_sessions_are_refused() {
+        let (proxy, _certificate, _persons) = mk_proxy().await;
+        assert_eq!(ask(&kubectl(&proxy, "guessed"), None).await.0, 401);
+        let (status, words) = ask(&kubectl(&proxy, &proxy.token), Some(("upgrade", "websocket"))).await;
+        assert_eq!(status, 400);
+        assert!(words.contains("traces requests, not sessions"), "{words}");
+        assert!(proxy.sent().is_empty());
+    }
+}
