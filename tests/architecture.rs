@@ -67,8 +67,14 @@ const PURE_FILES: &[&str] = &[
 ];
 
 /// Files that read and write what a person names, on the person's machine.
-const PERSONS_FILES: &[&str] =
-    &["cli/bundle/archive.rs", "cli/preview/folder.rs", "cli/preview/mod.rs", "cli/preview/output.rs", "cli/request/kubectl.rs", "cli/show.rs"];
+const PERSONS_FILES: &[&str] = &[
+    "cli/bundle/archive.rs",
+    "cli/preview/folder.rs",
+    "cli/preview/mod.rs",
+    "cli/preview/output.rs",
+    "cli/request/kubectl.rs",
+    "cli/show.rs",
+];
 
 /// What a pure file does not mention: clients, runtimes, files, environment, clocks, randomness.
 const IMPURE: &[&str] = &[

@@ -224,7 +224,7 @@ impl Cli {
             Command::Ui(ui) => waiting(ui.run(output)),
             Command::Bundle(bundle) => waiting(bundle.run(output)),
             Command::Candidates { words } => Ok(Report::data(completion::candidates(words))),
-            Command::Request(request) => waiting(request.run(palette, output)),
+            Command::Request(request) => waiting(request.run(self.color, palette, output)),
             Command::Version => {
                 Ok(Report::data(format!("kubectl-tracing {}\n{}/{}\n", env!("CARGO_PKG_VERSION"), crate::api::GROUP, crate::api::VERSION)))
             }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::proxy::{Sender, Senders, Stand};
+use super::proxy::{Sender, Senders, StandIn};
 use super::rights::{self, LABEL, NAME_PREFIX, Person, Way, Why, way};
 use crate::cli::cluster::{self, Cluster, FIELD_MANAGER};
 use crate::cli::one_line;
@@ -88,17 +88,17 @@ pub(super) async fn gain(cluster: &Cluster, name: String) -> Result<Identity, cl
     let mut made = Made { name, ..Made::default() };
     let impersonation = match headers {
         Ok(headers) => headers.unwrap_or_default(),
-        Err(why) => return Ok(Identity { senders: Senders { stand: None, own: own(Vec::new(), false) }, why: Some(why), made }),
+        Err(why) => return Ok(Identity { senders: Senders { stand_in: None, own: own(Vec::new(), false) }, why: Some(why), made }),
     };
-    let (stand, is_trusted, why) = match which(cluster, impersonated.is_some()).await {
+    let (stand_in, is_trusted, why) = match which(cluster, impersonated.is_some()).await {
         Ok((Way::Trusted, _)) => (None, true, None),
         Ok((Way::Chance(why), _)) | Err(why) => (None, false, Some(why)),
-        Ok((Way::Certificate, person)) => match stand(cluster, &person, &mut made).await {
-            Ok(stand) => (Some(stand), false, None),
+        Ok((Way::Certificate, person)) => match stand_in(cluster, &person, &mut made).await {
+            Ok(stand_in) => (Some(stand_in), false, None),
             Err(why) => (None, false, Some(why)),
         },
     };
-    Ok(Identity { senders: Senders { stand, own: own(impersonation, is_trusted) }, why, made })
+    Ok(Identity { senders: Senders { stand_in, own: own(impersonation, is_trusted) }, why, made })
 }
 
 /// A name for what is made.
@@ -124,7 +124,7 @@ async fn which(cluster: &Cluster, impersonates: bool) -> Result<(Way, Person), W
 }
 
 /// One that may impersonate `person`, and is let in.
-async fn stand(cluster: &Cluster, person: &Person, made: &mut Made) -> Result<Stand, Why> {
+async fn stand_in(cluster: &Cluster, person: &Person, made: &mut Made) -> Result<StandIn, Why> {
     let impersonation = rights::impersonation(person)?;
     let name = made.name.clone();
     let wanted = Wanted {
@@ -152,12 +152,12 @@ async fn stand(cluster: &Cluster, person: &Person, made: &mut Made) -> Result<St
         error => Why::Failed(one_line(error)),
     })?;
     let sender = Sender { client: with(cluster, &certificate)?, impersonation, is_trusted: true };
-    let stand = Stand { name, sender, until: begun + LIFETIME.saturating_sub(RESERVE) };
+    let stand_in = StandIn { name, sender, until: begun + LIFETIME.saturating_sub(RESERVE) };
     let deadline = Instant::now() + LET_IN_WITHIN;
     loop {
-        let found = known(&stand.sender).await;
+        let found = known(&stand_in.sender).await;
         match found {
-            Ok(found) if found == person.user => return Ok(stand),
+            Ok(found) if found == person.user => return Ok(stand_in),
             Ok(found) => return Err(Why::Failed(format!("the certificate's user is taken for {found:?}"))),
             Err(kube::Error::Api(status)) if status.code == 403 && Instant::now() < deadline => tokio::time::sleep(ASK_EVERY).await,
             Err(error) => return Err(Why::Failed(format!("the certificate is not let in: {}", one_line(&error)))),

@@ -16,7 +16,7 @@ mod rights;
 mod words;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::cluster::{self, Cluster, Connection};
 use super::output::Output;
 use super::show::Look;
-use super::{Exit, Palette, Report};
+use super::{ColorChoice, Exit, Palette, Report, Terminal};
 use crate::api::ComponentName;
 use crate::component::spans::service_name;
 use find::Search;
@@ -124,7 +124,10 @@ struct Run {
 }
 
 impl Request {
-    pub(super) async fn run(&self, palette: Palette, output: &mut dyn Output) -> Result<Report, super::Error> {
+    /// `palette` is standard output's; the picture goes to standard error.
+    pub(super) async fn run(&self, color: ColorChoice, palette: Palette, output: &mut dyn Output) -> Result<Report, super::Error> {
+        let is_seen = color == ColorChoice::Always || io::stderr().is_terminal();
+        let palette = if is_seen { palette } else { Palette::new(ColorChoice::Never, &Terminal::default()) };
         Box::pin(self.traced(palette, output)).await.map_err(super::Error::Request)
     }
 

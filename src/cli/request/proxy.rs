@@ -47,7 +47,7 @@ pub(super) struct Sender {
 }
 
 /// Who sends requests as this person, with a certificate of their own.
-pub(super) struct Stand {
+pub(super) struct StandIn {
     /// The certificate's user.
     pub(super) name: String,
     /// With the certificate.
@@ -59,7 +59,7 @@ pub(super) struct Stand {
 /// Who there is to send requests.
 pub(super) struct Senders {
     /// Traced, where that could be had.
-    pub(super) stand: Option<Stand>,
+    pub(super) stand_in: Option<StandIn>,
     /// The person.
     pub(super) own: Sender,
 }
@@ -219,15 +219,16 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
 impl Shared {
     /// Sends a request: with the certificate where there is one, else as the person.
     async fn forward(&self, parts: &Parts, body: Bytes) -> Result<Response, String> {
-        let stand = self.senders.stand.as_ref().filter(|stand| Instant::now() < stand.until && !forward::impersonates(&parts.headers));
-        let Some(stand) = stand else { return self.send(&self.senders.own, parts, body).await };
-        let response = self.send(&stand.sender, parts, body.clone()).await?;
+        let stand_in =
+            self.senders.stand_in.as_ref().filter(|stand_in| Instant::now() < stand_in.until && !forward::impersonates(&parts.headers));
+        let Some(stand_in) = stand_in else { return self.send(&self.senders.own, parts, body).await };
+        let response = self.send(&stand_in.sender, parts, body.clone()).await?;
         if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Ok(response);
         }
         let (head, refused) = response.into_parts();
         let refused = to_bytes(refused, LARGEST_BODY).await.map_err(|error| one_line(&error))?;
-        if forward::refuses_certificate(head.status, &refused, &stand.name) {
+        if forward::refuses_certificate(head.status, &refused, &stand_in.name) {
             // An API server that has not heard of the rights yet, or something before it that knows no certificates.
             return self.send(&self.senders.own, parts, body).await;
         }
@@ -298,7 +299,7 @@ mod tests {
 
     type Upstream = tower_test::mock::Handle<Request<KubeBody>, Response<KubeBody>>;
 
-    const STAND: &str = "clustertracing-request-1";
+    const STAND_IN: &str = "clustertracing-request-1";
 
     fn sender(user: &'static str, is_trusted: bool) -> (Sender, Upstream) {
         let (service, upstream) = tower_test::mock::pair();
@@ -310,8 +311,8 @@ mod tests {
     async fn mk_proxy() -> (Proxy, Upstream, Upstream) {
         let ((with_certificate, certificate), (own, persons)) = (sender("alice", true), sender("kubeconfigs", false));
         let until = Instant::now() + Duration::from_mins(1);
-        let stand = Some(Stand { name: STAND.to_owned(), sender: with_certificate, until });
-        (Proxy::start(Senders { stand, own }).await.unwrap(), certificate, persons)
+        let stand_in = Some(StandIn { name: STAND_IN.to_owned(), sender: with_certificate, until });
+        (Proxy::start(Senders { stand_in, own }).await.unwrap(), certificate, persons)
     }
 
     /// kubectl, with this token.
