@@ -117,8 +117,11 @@ mod tests {
         headers.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
     }
 
+    /// Sorted: a map of headers has no order but that of one name's values.
     fn lines(headers: &HeaderMap) -> Vec<String> {
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        let mut lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
     }
 
     fn context() -> Context {
@@ -178,12 +181,12 @@ mod tests {
             [
                 "accept: application/json",
                 "accept-encoding: gzip",
-                "user-agent: kubectl/v1.36.3",
                 "content-type: application/json",
-                "traceparent: 00-0102030405060708090a0b0c0d0e0f10-1112131415161718-01",
-                "impersonate-user: alice",
                 "impersonate-group: a",
                 "impersonate-group: b",
+                "impersonate-user: alice",
+                "traceparent: 00-0102030405060708090a0b0c0d0e0f10-1112131415161718-01",
+                "user-agent: kubectl/v1.36.3",
             ]
         );
     }

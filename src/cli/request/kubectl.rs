@@ -1,9 +1,9 @@
 //! kubectl itself: where it is led, how it is run, and how it ends.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 
@@ -53,7 +53,8 @@ pub(super) struct Kubeconfig(TempDir);
 impl Kubeconfig {
     /// Named as the person's own context, and with its namespace.
     pub(super) fn write(context: &str, namespace: &str, door: &Door<'_>) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("kubectl-tracing-").tempdir()?;
+        let own = Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().prefix("kubectl-tracing-").permissions(own).tempdir()?;
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": context,
             "contexts": [{ "name": context, "context": { "cluster": "traced", "user": "traced", "namespace": namespace } }],
@@ -171,7 +172,6 @@ mod tests {
 
     #[test]
     fn nobody_else_can_read_the_kubeconfig_and_it_goes() {
-        use std::os::unix::fs::PermissionsExt as _;
         let door = Door { url: "https://127.0.0.1:1", certificate: "c", token: "t" };
         let kubeconfig = Kubeconfig::write("prod", "shop", &door).unwrap();
         let folder = kubeconfig.0.path().to_owned();
