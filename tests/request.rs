@@ -21,9 +21,10 @@ use clustertracing::store::query::Query;
 use clustertracing::store::{Store, grpc, http};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::jiff::SignedDuration;
-use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
@@ -60,7 +61,10 @@ impl Traced {
         let more = |of, version| traced::more(of, version, &endpoint, rate, &folder);
         let (to_server, to_etcd) = (more(KubeApiserver, kubernetes), more(Etcd, ETCD));
         let server = ApiServer::start_with(kubernetes, &to_server, ETCD, &to_etcd).await;
-        service(&server.client(), SocketAddr::new(address(), port)).await;
+        let mut config = server.config();
+        // An answer of 503 is one: nobody is led to yet.
+        config.default_retry = false;
+        service(&Client::try_from(config).unwrap(), SocketAddr::new(address(), port)).await;
         // Whatever the version of the API server: kubectl is one.
         let kubectl = testbed_programs().join("kubernetes-1.36.3");
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
@@ -179,9 +183,20 @@ async fn service(client: &Client, to: SocketAddr) {
     let ports = json!([{ "name": "http", "port": 8080 }]);
     let name = json!({ "name": "clustertracing-store" });
     make(client, ("v1", "Service"), Some(NAMESPACE), json!({ "metadata": name, "spec": { "ports": ports } })).await;
-    let (ip, ports) = (to.ip().to_string(), json!([{ "name": "http", "port": to.port() }]));
-    let subsets = json!([{ "addresses": [{ "ip": ip }], "ports": ports }]);
+    // The API server leads to pods only, and to their own addresses.
+    make(client, ("v1", "ServiceAccount"), Some(NAMESPACE), json!({ "metadata": { "name": "default" } })).await;
+    let container = json!({ "name": "controller", "image": "clustertracing:dev" });
+    let spec = json!({ "containers": [container], "nodeName": "cp1", "automountServiceAccountToken": false });
+    make(client, ("v1", "Pod"), Some(NAMESPACE), json!({ "metadata": { "name": "controller-0" }, "spec": spec })).await;
+    let ip = to.ip().to_string();
+    let status = json!({ "status": { "podIP": ip, "podIPs": [{ "ip": ip }] } });
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    pods.patch_status("controller-0", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    let target = json!({ "kind": "Pod", "namespace": NAMESPACE, "name": "controller-0" });
+    let subsets = json!([{ "addresses": [{ "ip": ip, "targetRef": target }], "ports": [{ "name": "http", "port": to.port() }] }]);
     make(client, ("v1", "Endpoints"), Some(NAMESPACE), json!({ "metadata": name, "subsets": subsets })).await;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/services/clustertracing-store:http/proxy/healthz");
+    until(async || client.request_text(::http::Request::get(&path).body(Vec::new()).unwrap()).await.is_ok()).await;
 }
 
 /// Names of the objects that carry the label of a request.
