@@ -242,7 +242,7 @@ async fn a_request_is_traced_at_rate_zero_with_the_persons_rights_and_nothing_is
     let ran = traced.request(&carol, &format!("--width 120 -- get --raw {NAMED}")).await;
     println!("{:?}\n{}", begun.elapsed(), ran.stderr);
     assert_eq!((ran.status.code(), &ran.stdout), (Some(0), &alone.stdout), "{ran:?}");
-    assert_eq!(traced.traces(), ["GET /api/v1/namespaces/{:name}"], "{ran:?}");
+    assert_eq!(traced.traces(), ["GET /api/v1/namespaces/{:namespace}/namespaces/{:name}"], "{ran:?}");
     for part in ["GET namespaces", "Get namespaces", "KV/Range", "critical path"] {
         assert!(ran.stderr.contains(part), "{part}: {ran:?}");
     }

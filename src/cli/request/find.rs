@@ -18,6 +18,8 @@ const TOLD_AFTER: Duration = Duration::from_secs(3);
 pub(super) const ETCD_WITHIN: Duration = Duration::from_secs(7);
 /// What has not come by now was not traced, or was lost.
 pub(super) const COMES_WITHIN: Duration = Duration::from_secs(10);
+/// How much earlier than it was sent a request may seem to have begun: the answer to how long ago that is takes its time.
+const SLACK: Duration = Duration::from_secs(1);
 /// Traces that are looked through for one without a known id.
 const SEARCHED: u16 = 1000;
 /// The attribute of the request's span (1.34 on), or of its handler's, that is the answer's header `Audit-Id`.
@@ -47,8 +49,8 @@ pub(super) enum Next {
     GiveUp,
 }
 
-/// How much has come of the trace of a request that was sent as a part of `parent`. `etcd`: whether etcd's spans come as well.
-pub(super) fn come(trace: Option<&Trace>, parent: SpanId, etcd: bool) -> Come {
+/// How much has come of the trace of a request that was sent as a part of `parent`.
+pub(super) fn come(trace: Option<&Trace>, parent: SpanId) -> Come {
     let Some(trace) = trace else { return Come::Nothing };
     let api_server = service_name(ComponentName::KubeApiserver);
     let is_request = |span: &&crate::cli::trace::model::Span| {
@@ -59,14 +61,14 @@ pub(super) fn come(trace: Option<&Trace>, parent: SpanId, etcd: bool) -> Come {
     }
     let mut calls = trace.spans().iter().filter(|span| span.kind == Kind::Client && span.name.starts_with("etcdserverpb."));
     let is_answered = |call: &crate::cli::trace::model::Span| trace.spans().iter().any(|span| span.parent == Some(call.id));
-    if !etcd || calls.all(is_answered) { Come::Whole } else { Come::WithoutEtcd }
+    if calls.all(is_answered) { Come::Whole } else { Come::WithoutEtcd }
 }
 
-/// What to do once so much has come, so long after kubectl ended.
-pub(super) fn next(come: Come, waited: Duration) -> Next {
+/// What to do once so much has come, so long after kubectl ended. `etcd`: whether etcd is known to send spans.
+pub(super) fn next(come: Come, waited: Duration, etcd: bool) -> Next {
     match come {
         Come::Whole => Next::Draw,
-        Come::WithoutEtcd if waited >= ETCD_WITHIN => Next::Draw,
+        Come::WithoutEtcd if waited >= if etcd { ETCD_WITHIN } else { TOLD_AFTER } => Next::Draw,
         Come::Parts if waited >= COMES_WITHIN => Next::Draw,
         Come::Nothing if waited >= COMES_WITHIN => Next::GiveUp,
         Come::Nothing | Come::Parts | Come::WithoutEtcd => Next::Wait,
@@ -77,7 +79,7 @@ pub(super) fn next(come: Come, waited: Duration) -> Next {
 pub(super) struct Search<'a> {
     /// Where.
     pub(super) cluster: &'a Cluster,
-    /// Whether etcd's spans come as well.
+    /// Whether etcd is known to send spans.
     pub(super) etcd: bool,
     /// When kubectl ended.
     pub(super) since: Instant,
@@ -95,7 +97,7 @@ impl Search<'_> {
                 Err(error) if error.may_pass() => None,
                 Err(error) => return Err(error),
             };
-            match next(come(found.as_ref(), parent, self.etcd), self.since.elapsed()) {
+            match next(come(found.as_ref(), parent), self.since.elapsed(), self.etcd) {
                 Next::Draw => return Ok(found),
                 Next::GiveUp => return Ok(None),
                 Next::Wait => {}
@@ -115,7 +117,7 @@ impl Search<'_> {
         }
         let audit_id = sent.answer.as_ref().and_then(|answer| answer.audit_id.as_deref());
         let Some(audit_id) = audit_id.filter(|_| !sent.is_trusted) else { return Ok(None) };
-        let since = sent.at.elapsed() + Duration::from_secs(5);
+        let since = sent.at.elapsed() + SLACK;
         let query = Query {
             since: Some(format!("{}ms", since.as_millis())),
             service: Some(service_name(ComponentName::KubeApiserver).to_owned()),
@@ -123,8 +125,9 @@ impl Search<'_> {
             ..Query::default()
         };
         let summaries = self.cluster.summaries(&query).await?.traces;
+        let may_be = summaries.into_iter().filter(|trace| may_be(&trace.root_name, &sent.method, &sent.path));
         // A trace that has grown since may have it now.
-        let new = summaries.into_iter().filter(|trace| looked_through.insert(trace.trace_id.clone(), trace.spans) != Some(trace.spans));
+        let new = may_be.filter(|trace| looked_through.insert(trace.trace_id.clone(), trace.spans) != Some(trace.spans));
         let new: Vec<String> = new.map(|trace| trace.trace_id).collect();
         let found = self.cluster.traces(new).await?.into_iter().find(|trace| has_audit_id(trace, audit_id));
         if let Some(found) = &found {
@@ -133,6 +136,14 @@ impl Search<'_> {
         }
         Ok(found)
     }
+}
+
+/// Whether a trace may be this request's, by the name of its first span: `GET /api/v1/namespaces/{:namespace}/pods` since 1.31, and before it one
+/// name for all. Reading traces is a request, too, and would be looked through otherwise.
+fn may_be(root_name: &str, method: &str, path: &str) -> bool {
+    let Some((of, route)) = root_name.split_once(' ') else { return [method, "KubernetesAPI"].contains(&root_name) };
+    let parts: Vec<&str> = path.split('/').collect();
+    of == method && route.split('/').all(|part| part.starts_with('{') || parts.contains(&part))
 }
 
 fn has_audit_id(trace: &Trace, audit_id: &str) -> bool {
@@ -167,33 +178,47 @@ mod tests {
         let request = |parent| span(1, parent, "apiserver", "GET /api/v1/namespaces", Kind::Server);
         let call = || span(2, Some(SpanId([1; 8])), "apiserver", "etcdserverpb.KV/Range", Kind::Client);
         let answered = || span(3, Some(SpanId([2; 8])), "etcd", "etcdserverpb.KV/Range", Kind::Server);
-        for (spans, etcd, expected) in [
-            (vec![request(Some(PARENT))], true, Come::Whole),
-            (vec![request(None)], true, Come::Whole),
-            (vec![request(Some(SpanId([7; 8])))], true, Come::Parts),
-            (vec![call(), answered()], true, Come::Parts),
-            (vec![request(Some(PARENT)), call()], true, Come::WithoutEtcd),
-            (vec![request(Some(PARENT)), call()], false, Come::Whole),
-            (vec![request(Some(PARENT)), call(), answered()], true, Come::Whole),
+        for (spans, expected) in [
+            (vec![request(Some(PARENT))], Come::Whole),
+            (vec![request(None)], Come::Whole),
+            (vec![request(Some(SpanId([7; 8])))], Come::Parts),
+            (vec![call(), answered()], Come::Parts),
+            (vec![request(Some(PARENT)), call()], Come::WithoutEtcd),
+            (vec![request(Some(PARENT)), call(), answered()], Come::Whole),
         ] {
-            assert_eq!(come(Some(&trace(spans.clone())), PARENT, etcd), expected, "{spans:?} {etcd}");
+            assert_eq!(come(Some(&trace(spans.clone())), PARENT), expected, "{spans:?}");
         }
-        assert_eq!(come(None, PARENT, true), Come::Nothing);
+        assert_eq!(come(None, PARENT), Come::Nothing);
     }
 
     #[test]
     fn what_is_whole_is_drawn_at_once_and_nothing_is_waited_for_longer_than_ten_seconds() {
         let seconds = Duration::from_secs;
-        for (come, waited, expected) in [
-            (Come::Whole, seconds(0), Next::Draw),
-            (Come::WithoutEtcd, seconds(3), Next::Wait),
-            (Come::WithoutEtcd, seconds(7), Next::Draw),
-            (Come::Parts, seconds(7), Next::Wait),
-            (Come::Parts, seconds(10), Next::Draw),
-            (Come::Nothing, seconds(9), Next::Wait),
-            (Come::Nothing, seconds(10), Next::GiveUp),
+        for (come, waited, etcd, expected) in [
+            (Come::Whole, seconds(0), true, Next::Draw),
+            (Come::WithoutEtcd, seconds(3), true, Next::Wait),
+            (Come::WithoutEtcd, seconds(7), true, Next::Draw),
+            (Come::WithoutEtcd, seconds(2), false, Next::Wait),
+            (Come::WithoutEtcd, seconds(3), false, Next::Draw),
+            (Come::Parts, seconds(7), true, Next::Wait),
+            (Come::Parts, seconds(10), true, Next::Draw),
+            (Come::Nothing, seconds(9), true, Next::Wait),
+            (Come::Nothing, seconds(10), true, Next::GiveUp),
         ] {
-            assert_eq!(next(come, waited), expected, "{come:?} {waited:?}");
+            assert_eq!(next(come, waited, etcd), expected, "{come:?} {waited:?} {etcd}");
+        }
+    }
+
+    #[test]
+    fn only_traces_of_such_a_request_are_looked_through() {
+        for (root, expected) in [
+            ("GET /api/v1/namespaces/{:namespace}/pods", true),
+            ("KubernetesAPI", true),
+            ("GET", true),
+            ("POST /api/v1/namespaces/{:namespace}/pods", false),
+            ("GET /api/v1/namespaces/{:namespace}/services/{:name}/proxy/{:path}", false),
+        ] {
+            assert_eq!(may_be(root, "GET", "/api/v1/namespaces/shop/pods"), expected, "{root}");
         }
     }
 
