@@ -44,9 +44,25 @@ fn every_case_prints_writes_and_ends_as_its_golden_file_shows() {
 fn the_reference_for_people_is_what_help_says() {
     let reference = fs::read_to_string(root().join("docs/kubectl-tracing.md")).unwrap();
     assert!(reference == clustertracing::cli::reference(), "docs/kubectl-tracing.md: renew it with make generate");
-    for line in
-        ["", "diff", "render", "explain", "check", "status", "rollout", "sample", "show", "traces", "tail", "top", "ui", "bundle", "request", "version", "completion"]
-    {
+    for line in [
+        "",
+        "diff",
+        "render",
+        "explain",
+        "check",
+        "status",
+        "rollout",
+        "sample",
+        "show",
+        "traces",
+        "tail",
+        "top",
+        "ui",
+        "bundle",
+        "request",
+        "version",
+        "completion",
+    ] {
         let help = plugin(root(), &format!("{line} --help")).output().unwrap();
         assert_eq!(help.status.code(), Some(0), "{line}");
         let help = String::from_utf8(help.stdout).unwrap();

@@ -337,9 +337,9 @@ mod tests {
         assert!(request.headers().contains_key("traceparent") && !request.headers().contains_key("authorization"), "{request:?}");
         assert_eq!(request.uri(), "/api/v1/pods?limit=5");
         let user = request.headers()["impersonate-user"].to_str().unwrap().to_owned();
-        let sent = String::from_utf8(request.into_body().collect_bytes().await.unwrap().to_vec()).unwrap();
+        let received = String::from_utf8(request.into_body().collect_bytes().await.unwrap().to_vec()).unwrap();
         send.send_response(Response::builder().status(status).header("audit-id", "7").body(body.as_bytes().to_vec().into()).unwrap());
-        (user, sent)
+        (user, received)
     }
 
     #[tokio::test]
