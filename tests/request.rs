@@ -249,7 +249,7 @@ async fn a_request_is_traced_at_rate_zero_with_the_persons_rights_and_nothing_is
     assert!(!ran.stderr.contains("own credentials"), "{ran:?}");
 
     // Who asks, and what is allowed, is as it was: also what is not.
-    for line in ["auth whoami -o json", "get secrets", "get namespaces -o name", "get namespace missing"] {
+    for line in ["auth whoami -o jsonpath={.status}", "get secrets", "get namespaces -o name", "get namespace missing"] {
         let alone = traced.alone(&carol, line).await;
         let ran = traced.request(&carol, line).await;
         assert_eq!((ran.status, &ran.stdout), (alone.status, &alone.stdout), "{line}: {ran:?}");
