@@ -49,7 +49,7 @@ pub(crate) async fn run(shape: Shape, to: Option<Shape>) {
         })
         .await;
         step(&name("a gateway comes and goes, and restarts no component"), async || {
-            gateway::comes_and_goes(&cluster, &administrator, &operator, &jaeger, 250_000).await;
+            gateway::comes_and_goes(&cluster, &administrator, &operator, &jaeger, 10_000).await;
         })
         .await;
         step(&name("a manifest that a person has changed is healed once, and not fought over"), async || {

@@ -179,8 +179,8 @@ mod tests {
         assert_eq!(
             lines(&request_headers(&from, &who, &context())),
             [
-                "accept: application/json",
                 "accept-encoding: gzip",
+                "accept: application/json",
                 "content-type: application/json",
                 "impersonate-group: a",
                 "impersonate-group: b",
