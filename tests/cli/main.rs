@@ -41,6 +41,24 @@ fn every_case_prints_writes_and_ends_as_its_golden_file_shows() {
 }
 
 #[test]
+fn the_session_that_opens_the_readme_is_what_the_program_prints() {
+    let golden = fs::read_to_string(root().join("tests/cli/cases/session/golden.txt")).unwrap();
+    let runs: Vec<String> = golden
+        .split("\n$ kubectl tracing ")
+        .skip(1)
+        .map(|run| {
+            let (line, printed) = run.split_once("\nexit 0\n--- stdout\n").unwrap();
+            format!("$ kubectl tracing {line}\n{}\n", printed.trim_end())
+        })
+        .collect();
+    let session = format!("```console\n{}```\n", runs.join("\n"));
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let opening =
+        readme.split("```console").nth(1).map(|block| format!("```console{}```\n", block.split("```").next().unwrap_or_default()));
+    assert_eq!(opening, Some(session), "README.md: put the session of tests/cli/cases/session into its first block");
+}
+
+#[test]
 fn the_reference_for_people_is_what_help_says() {
     let reference = fs::read_to_string(root().join("docs/kubectl-tracing.md")).unwrap();
     assert!(reference == clustertracing::cli::reference(), "docs/kubectl-tracing.md: renew it with make generate");

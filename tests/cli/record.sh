@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Records what a running test cluster answers (tests/testbed/cluster.sh up, install; a ClusterTracing that is Ready; a slow request on pods a
 # moment ago), for the session that opens the README.
-# Then: UPDATE_GOLDEN=1 cargo test --test cli, and put the session into the README.
+# Then: UPDATE_GOLDEN=1 cargo test --test cli, and put the session into the README (a test says what it misses).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cluster=tests/testbed/cluster.sh
