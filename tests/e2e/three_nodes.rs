@@ -58,7 +58,6 @@ pub(crate) async fn run(shape: Shape) {
     step("3 nodes: a request through a mutating webhook is one trace", async || scenario.webhook_is_in_the_trace().await).await;
     step("3 nodes: kubectl tracing shows a good cluster", async || plugin::shows_a_good_cluster(&scenario.cluster).await).await;
     step("3 nodes: kubectl tracing names a slow webhook", async || scenario.slow_webhook_is_named().await).await;
-    step("3 nodes: kubectl tracing names a slow etcd member", async || scenario.slow_member_is_named().await).await;
     step("3 nodes: another rate restarts all API servers and no etcd member", async || scenario.rate_changes().await).await;
     step("3 nodes: a collector that would not work replaces none that does", async || scenario.collector_mistakes_replace_nothing().await)
         .await;
@@ -71,6 +70,7 @@ pub(crate) async fn run(shape: Shape) {
         flow::breaks_are_told_and_end(&scenario.cluster, &scenario.operator).await;
     })
     .await;
+    step("3 nodes: kubectl tracing names a slow etcd member", async || scenario.slow_member_is_named().await).await;
     step("3 nodes: killed at any moment, the rollout ends as it should", async || scenario.kills_are_survived().await).await;
     step("3 nodes: delete gives back the original bytes, and leaves nothing", async || scenario.delete_restores().await).await;
     step("3 nodes: what cannot be edited stops a second apply, until it is corrected", async || scenario.mistakes_stop_everything().await)
