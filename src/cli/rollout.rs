@@ -16,6 +16,8 @@ use crate::plan::validate;
 
 /// Between two looks: one small GET.
 const EVERY: Duration = Duration::from_secs(1);
+/// One that takes longer goes to an API server that is about to end.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Watch a change of the control plane, hold it, let it go on, take it back, or begin a failed one again
 #[derive(Debug, clap::Args)]
@@ -194,10 +196,10 @@ pub(super) async fn watch(cluster: &Cluster, timeout: Option<Duration>, output: 
     let began = Instant::now();
     let mut said = String::new();
     loop {
-        let (line, ended) = match cluster.cluster_tracing().await {
-            Ok(resource) => (progress(&resource), ended(&resource)),
-            Err(error) if error.may_pass() => ("the API server does not answer: it may be the one that is being changed".to_owned(), None),
-            Err(error) => return Err(Error::Cluster(error)),
+        let (line, ended) = match tokio::time::timeout(ANSWERED_WITHIN, cluster.cluster_tracing()).await.ok() {
+            Some(Ok(resource)) => (progress(&resource), ended(&resource)),
+            Some(Err(error)) if !error.may_pass() => return Err(Error::Cluster(error)),
+            Some(Err(_)) | None => ("the API server does not answer: it may be the one that is being changed".to_owned(), None),
         };
         if line != said {
             output.data(&format!("{line}\n")).map_err(Error::Output)?;

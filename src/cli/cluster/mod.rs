@@ -18,6 +18,10 @@ pub(super) use trace_store::{Query, Summary};
 /// To an API server that is away there is no connection within this time.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// An API server that says nothing for so long has hung up without saying so: its own limit for a request is 60 s, and none here takes a tenth
+/// of that.
+const SILENT_FOR: Duration = Duration::from_secs(30);
+
 /// Which cluster, as kubectl is told it.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Cluster")]
@@ -71,7 +75,9 @@ impl Connection {
         config.connect_timeout = Some(CONNECT_WITHIN);
         // a person is told at once, and can ask again
         config.default_retry = false;
-        let client = Client::try_from(config.clone()).map_err(|source| Error::Client { source })?;
+        // what a person's kubectl waits for may be silent for as long as it likes: the limit is this client's alone
+        let limited = Config { read_timeout: Some(SILENT_FOR), ..config.clone() };
+        let client = Client::try_from(limited).map_err(|source| Error::Client { source })?;
         Ok(Cluster { client, config, context, namespace: self.operator_namespace.clone() })
     }
 
