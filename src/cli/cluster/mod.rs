@@ -76,7 +76,8 @@ impl Connection {
         // a person is told at once, and can ask again
         config.default_retry = false;
         // what a person's kubectl waits for may be silent for as long as it likes: the limit is this client's alone
-        let limited = Config { read_timeout: Some(SILENT_FOR), ..config.clone() };
+        let mut limited = config.clone();
+        limited.read_timeout = Some(SILENT_FOR);
         let client = Client::try_from(limited).map_err(|source| Error::Client { source })?;
         Ok(Cluster { client, config, context, namespace: self.operator_namespace.clone() })
     }
